@@ -1,0 +1,354 @@
+"""From waveforms to images: trim, MFCC, log-mel or filter-bank energies, zero padding, normalisation, cache.
+
+A clip's features are a small matrix, bands by frames, centred by zero padding in an image of fixed size. The
+whole corpus is computed in a few batches that hold only windows that exist, in float64, so that the image of
+a clip does not depend on the clips beside it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.signal import butter, sosfilt
+
+from scnn._torchaudio import torchaudio
+from scnn.data import Corpus, cache_dir
+
+KINDS = ("mfcc", "logmel", "energy")
+NORMALIZATIONS = ("none", "clip", "band", "train")
+
+_MELS = 128  # librosa's default number of mel bands, of which an MFCC is the cosine transform
+_TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults, in samples
+_FLOOR = 1e-10  # librosa.power_to_db's least power
+_RANGE_DB = 80.0  # and its range below the loudest band of the clip
+_LOWEST_HZ, _HIGHEST = 100.0, 0.95  # the filter bank's outer edges: Hz, and a share of the Nyquist frequency
+_WINDOWS_AT_ONCE = 256  # keeps a batch of windows and their spectra in the processor's cache
+_SAMPLES_AT_ONCE = 2**20  # bounds the memory that a group of clips takes
+_FORMAT = 1  # raise it when the same waveforms and features come to give other images
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an image shows. The defaults are the paper's MFCC image.
+
+    kind: "mfcc" (coefficients of librosa.feature.mfcc), "logmel" (mel bands in dB) or "energy" (RMS of the
+        bands of a Butterworth filter bank).
+    bands: coefficients, mel bands or filters: the rows of the image that hold data.
+    hop, frame: samples between frames, and in a frame. `frame=None` stands for the paper's: 2048, and 256 for
+        "energy".
+    trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are cut
+        off first; None keeps the whole clip.
+    height, width: pixels of the image.
+    normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and deviation 1
+        over its frames; "train" leaves that to `statistics` and `normalize` over the training clips.
+
+    Raises ValueError, which names the parameter and its valid values.
+    """
+
+    kind: str = "mfcc"
+    bands: int = 16
+    hop: int = 512
+    frame: int | None = None
+    trim_db: float | None = 10.0
+    height: int = 32
+    width: int = 32
+    normalization: str = "none"
+
+    def __post_init__(self):
+        for name, valid in (("kind", KINDS), ("normalization", NORMALIZATIONS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(valid)}")
+        if self.frame is None:
+            object.__setattr__(self, "frame", 256 if self.kind == "energy" else 2048)
+        for name in ("bands", "hop", "frame", "height", "width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+            object.__setattr__(self, name, int(value))
+        if self.frame % 2:
+            raise ValueError(f"frame={self.frame}: must be even, so that a frame has a centre")
+        if self.bands > self.height:
+            raise ValueError(
+                f"bands={self.bands}: must be at most height={self.height}, the rows of the image"
+            )
+        if self.kind == "mfcc" and self.bands > _MELS:
+            raise ValueError(f"bands={self.bands}: must be at most {_MELS} for kind='mfcc'")
+        if self.trim_db is not None:
+            if isinstance(self.trim_db, str) or not 0 < self.trim_db < math.inf:
+                raise ValueError(f"trim_db={self.trim_db!r}: must be a number of dB above 0, or None")
+            object.__setattr__(self, "trim_db", float(self.trim_db))
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of some clips.
+
+    values: float32 [N, 1, height, width], zero outside the window.
+    window: bool [N, height, width], True where data is, False where padding.
+    """
+
+    values: torch.Tensor
+    window: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
+    """The images of all clips of a corpus, in its order.
+
+    With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`, centred in
+    the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to the left). Clips
+    with more frames than the image is wide keep the frames in the middle.
+
+    The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and the
+    features; a damaged file there is computed again, with a warning. `cache=False` neither reads nor writes.
+
+    Raises ValueError for a waveform that is empty, silent, not finite or not one-dimensional, naming the clip.
+    """
+    path = cache_dir() / "features" / f"{_digest(corpus, features)}.safetensors" if cache else None
+    images = _load(path) if path is not None and path.exists() else None
+    if images is None:
+        images = _compute(corpus.waveforms, corpus.sample_rate, features, corpus.names)
+        if path is not None:
+            _save(images, path)
+    return _normalized(images, features.normalization)
+
+
+def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
+    """The image of one waveform, [samples] in [-1, 1] at `sample_rate` Hz, as Images of one clip.
+
+    Raises ValueError for a waveform that is empty, silent, not finite or not one-dimensional.
+    """
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz")
+    images = _compute([np.asarray(waveform)], sample_rate, features, ["waveform"])
+    return _normalized(images, features.normalization)
+
+
+def trim_bounds(waveforms: Sequence[np.ndarray], trim_db: float = 10.0) -> np.ndarray:
+    """Where the sound of each waveform starts and ends, int64 [N, 2] in samples, as `librosa.effects.trim` has it.
+
+    A frame of 2048 samples counts as sound where 10 log10(p / max p) > -trim_db,
+    where p is its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
+    """
+    lengths = np.array([len(waveform) for waveform in waveforms])
+    windows = _windows(waveforms, _TRIM_FRAME, _TRIM_HOP)
+    level = 10 * torch.cat([w.square().mean(dim=1) for w in windows]).clamp(min=_FLOOR).log10().numpy()
+    bounds = np.empty((len(waveforms), 2), dtype=np.int64)
+    for clip, frames in enumerate(_split(level, lengths, _TRIM_HOP)):
+        sound = np.flatnonzero(frames - frames.max() > -trim_db)
+        bounds[clip] = sound[0] * _TRIM_HOP, min(lengths[clip], (sound[-1] + 1) * _TRIM_HOP)
+    return bounds
+
+
+def filter_bank(bands: int, sample_rate: int) -> list[np.ndarray]:
+    """Second-order Butterworth band-pass filters side by side, each as second-order sections.
+
+    Their edges are spaced evenly in log frequency from 100 Hz to 95 % of the Nyquist frequency: 16 bands at
+    8 kHz are about a third of an octave each.
+    """
+    edges = np.geomspace(_LOWEST_HZ, _HIGHEST * sample_rate / 2, bands + 1)
+    return [butter(2, band, "bandpass", fs=sample_rate, output="sos") for band in zip(edges, edges[1:])]
+
+
+def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over the window of the clips `indices`.
+
+    Raises ValueError if there are none.
+    """
+    indices = torch.as_tensor(indices, dtype=torch.int64)
+    if not len(indices):
+        raise ValueError("indices: must name at least one clip")
+    data = images.values[indices, 0][images.window[indices]].double()
+    return data.mean().item(), data.std(correction=0).item()
+
+
+def normalize(images: Images, mean: float, deviation: float) -> Images:
+    """(values - mean) / deviation inside the window; the padding stays 0.
+
+    Raises ValueError for a deviation that is not above 0.
+    """
+    if not 0 < deviation < math.inf:
+        raise ValueError(f"deviation={deviation}: must be a finite number above 0")
+    return _standardized(images, mean, deviation)
+
+
+def _normalized(images: Images, normalization: str) -> Images:
+    """The images as `normalization` says, as far as that needs no training set."""
+    if normalization not in ("clip", "band"):
+        return images
+    dimensions = (1, 2, 3) if normalization == "clip" else (3,)
+    values, window = images.values.double(), images.window[:, None]
+    count = window.sum(dimensions, keepdim=True).clamp(min=1)
+    mean = values.sum(dimensions, keepdim=True) / count
+    squares = ((values - mean).square() * window).sum(dimensions, keepdim=True)
+    deviation = (squares / count).sqrt()
+    # What does not vary (a single frame) becomes 0, rather than its rounding errors magnified.
+    deviation[deviation <= 1e-6 * mean.abs()] = math.inf
+    return _standardized(images, mean, deviation)
+
+
+def _standardized(images: Images, mean: float | torch.Tensor, deviation: float | torch.Tensor) -> Images:
+    values = ((images.values.double() - mean) / deviation).float()
+    return Images(values.masked_fill(~images.window[:, None], 0.0), images.window)
+
+
+def _compute(
+    waveforms: Sequence[np.ndarray], sample_rate: int, features: Features, names: Sequence[str]
+) -> Images:
+    """The images of the waveforms, not normalised."""
+    for waveform, name in zip(waveforms, names, strict=True):
+        _check(waveform, name)
+    values = np.zeros((len(waveforms), 1, features.height, features.width), dtype=np.float32)
+    window = np.zeros((len(waveforms), features.height, features.width), dtype=bool)
+    top = (features.height - features.bands) // 2
+    # Neighbours of similar length waste little when the filter bank pads them to one length.
+    lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    groups = np.cumsum(lengths[order]) // _SAMPLES_AT_ONCE
+    for group in np.split(order, np.flatnonzero(np.diff(groups)) + 1):
+        clips = [waveforms[index] for index in group]
+        if features.trim_db is not None:
+            bounds = trim_bounds(clips, features.trim_db)
+            clips = [clip[start:end] for clip, (start, end) in zip(clips, bounds)]
+        for index, matrix in zip(group, _matrices(clips, sample_rate, features)):
+            frames = len(matrix)
+            skipped = max(0, frames - features.width) // 2
+            shown = matrix[skipped : skipped + features.width].T
+            left = (features.width - shown.shape[1]) // 2
+            place = slice(top, top + features.bands), slice(left, left + shown.shape[1])
+            values[index, 0][place] = shown
+            window[index][place] = True
+    return Images(torch.from_numpy(values), torch.from_numpy(window))
+
+
+def _check(waveform: np.ndarray, name: str) -> None:
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError(f"{name}: a waveform must be [samples] and not empty, got shape {waveform.shape}")
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"{name}: the waveform has samples that are not finite numbers")
+    if not waveform.any():
+        raise ValueError(f"{name}: the waveform is silent, all samples are 0")
+
+
+def _matrices(clips: Sequence[np.ndarray], sample_rate: int, features: Features) -> list[np.ndarray]:
+    """The features of each clip, float64 [frames, bands]."""
+    lengths = np.array([len(clip) for clip in clips])
+    if features.kind == "energy":
+        rows = _band_energies(clips, sample_rate, features)
+    else:
+        mels = _MELS if features.kind == "mfcc" else features.bands
+        rows = _mel_levels(clips, lengths, sample_rate, mels, features)
+        if features.kind == "mfcc":
+            rows = rows @ torchaudio.functional.create_dct(features.bands, mels, "ortho").double().numpy()
+    return _split(rows, lengths, features.hop)
+
+
+def _mel_levels(
+    clips: Sequence[np.ndarray], lengths: np.ndarray, sample_rate: int, mels: int, features: Features
+) -> np.ndarray:
+    """Power in Slaney's mel bands in dB, at most 80 dB below the clip's loudest, [all frames, mels]."""
+    hann = torch.hann_window(features.frame, dtype=torch.float64)
+    bank = torchaudio.functional.melscale_fbanks(
+        features.frame // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate, norm="slaney", mel_scale="slaney"
+    ).double()
+    powers = []
+    for windows in _windows(clips, features.frame, features.hop):
+        spectrum = torch.fft.rfft(windows * hann)
+        powers.append((spectrum.real.square() + spectrum.imag.square()) @ bank)
+    levels = 10 * torch.cat(powers).clamp(min=_FLOOR).log10().numpy()
+    for frames in _split(levels, lengths, features.hop):
+        np.maximum(frames, frames.max() - _RANGE_DB, out=frames)
+    return levels
+
+
+def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Features) -> np.ndarray:
+    """Root mean square of each frame in each band of the filter bank, [all frames, bands]."""
+    padded = np.zeros((len(clips), max(len(clip) for clip in clips)))
+    for row, clip in zip(padded, clips):
+        row[: len(clip)] = clip
+    bands = []
+    for sections in filter_bank(features.bands, sample_rate):
+        # Cut at the clip's end again: what a filter rings on beyond it is not the clip's.
+        filtered = [row[: len(clip)] for row, clip in zip(sosfilt(sections, padded), clips)]
+        windows = _windows(filtered, features.frame, features.hop)
+        bands.append(torch.cat([w.square().mean(dim=1).sqrt() for w in windows]))
+    return torch.stack(bands, dim=1).numpy()
+
+
+def _windows(clips: Sequence[np.ndarray], frame: int, hop: int) -> Iterator[torch.Tensor]:
+    """All frames of all clips in order, a few hundred at a time, float64 [frames, frame].
+
+    A clip of n samples has 1 + n // hop frames, centred on every hop-th sample, zeros beyond its ends.
+    """
+    lengths = np.array([len(clip) for clip in clips])
+    firsts = np.cumsum(lengths + frame) - lengths - frame
+    flat = np.zeros(np.sum(lengths + frame))
+    for clip, first in zip(clips, firsts):
+        flat[first + frame // 2 :][: len(clip)] = clip
+    starts = np.concatenate([first + np.arange(0, length + 1, hop) for first, length in zip(firsts, lengths)])
+    every = torch.from_numpy(flat).unfold(0, frame, 1)
+    for some in torch.from_numpy(starts).split(_WINDOWS_AT_ONCE):
+        yield every[some]
+
+
+def _split(rows: np.ndarray, lengths: np.ndarray, hop: int) -> list[np.ndarray]:
+    """Rows of all frames of all clips, as one view per clip."""
+    return np.split(rows, np.cumsum(1 + lengths // hop)[:-1])
+
+
+def _digest(corpus: Corpus, features: Features) -> str:
+    settings = dataclasses.asdict(features) | {"sample_rate": corpus.sample_rate, "format": _FORMAT}
+    del settings["normalization"]  # applied to what is cached
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for waveform in corpus.waveforms:
+        digest.update(f"{waveform.dtype} {waveform.shape}".encode())
+        digest.update(np.ascontiguousarray(waveform))
+    return digest.hexdigest()
+
+
+def _checksum(images: Images) -> str:
+    digest = hashlib.blake2b(images.values.numpy(), digest_size=16)
+    digest.update(images.window.numpy())
+    return digest.hexdigest()
+
+
+def _save(images: Images, path: Path) -> None:
+    """Write under a temporary name and rename, so that no reader ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    os.close(handle)
+    try:
+        tensors = {"values": images.values, "window": images.window}
+        save_file(tensors, name, metadata={"checksum": _checksum(images)})
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _load(path: Path) -> Images | None:
+    """The images in a cache file; None, with a warning, if it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            images = Images(file.get_tensor("values"), file.get_tensor("window"))
+            checksum = file.metadata()["checksum"]
+    except (SafetensorError, KeyError, TypeError) as error:
+        problem = str(error)
+    else:
+        if checksum == _checksum(images):
+            return images
+        problem = "its checksum does not fit"
+    warnings.warn(f"{path} is damaged ({problem}): computing these features again", stacklevel=3)
+    return None
