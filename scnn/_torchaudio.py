@@ -1,7 +1,7 @@
 """torchaudio, also beside a build of torch that its compiled extension was not made for.
 
-The PyPI wheel of torchaudio carries an extension that is linked against CUDA. Beside a CPU build of torch that
-extension cannot be loaded, and `import torchaudio` fails with it. All that is used here is torchaudio's
+The PyPI wheel of torchaudio carries an extension that is linked against CUDA. Beside a CPU build of torch
+that extension cannot be loaded, and `import torchaudio` fails with it. All that is used here is torchaudio's
 Python, which runs without the extension, as torchaudio itself does where it was built without one.
 """
 
@@ -13,8 +13,8 @@ from types import ModuleType
 def import_torchaudio() -> ModuleType:
     """Import torchaudio, leaving out its compiled extension where, and only where, that cannot be loaded.
 
-    Raises whatever else the import raises: ModuleNotFoundError where torchaudio is not installed, and every error
-    that does not come from loading a library of its own.
+    Raises whatever else the import raises: ModuleNotFoundError where torchaudio is not installed, and every
+    error that does not come from loading a library of its own.
     """
     try:
         return importlib.import_module("torchaudio")

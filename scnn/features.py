@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,14 @@ class Features:
     kind: "mfcc" (coefficients of librosa.feature.mfcc), "logmel" (mel bands in dB) or "energy" (RMS of the
         bands of a Butterworth filter bank).
     bands: coefficients, mel bands or filters: the rows of the image that hold data.
-    hop, frame: samples between frames, and in a frame. `frame=None` stands for the paper's: 2048, and 256 for
-        "energy".
+    hop, frame: samples between frames, and in a frame. `frame=None` becomes the paper's: 2048, and 256 for
+        "energy" (pass it again where `dataclasses.replace` changes the kind).
     trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are cut
         off first; None keeps the whole clip.
     height, width: pixels of the image.
-    normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and deviation 1
-        over its frames; "train" leaves that to `statistics` and `normalize` over the training clips.
+    normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and
+        deviation 1 over its frames; "train" leaves that to `statistics` and `normalize`, over the training
+        clips.
 
     Raises ValueError, which names the parameter and its valid values.
     """
@@ -85,7 +87,7 @@ class Features:
         if self.kind == "mfcc" and self.bands > _MELS:
             raise ValueError(f"bands={self.bands}: must be at most {_MELS} for kind='mfcc'")
         if self.trim_db is not None:
-            if isinstance(self.trim_db, str) or not 0 < self.trim_db < math.inf:
+            if not isinstance(self.trim_db, int | float) or not 0 < self.trim_db < math.inf:
                 raise ValueError(f"trim_db={self.trim_db!r}: must be a number of dB above 0, or None")
             object.__setattr__(self, "trim_db", float(self.trim_db))
 
@@ -108,14 +110,16 @@ class Images:
 def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
     """The images of all clips of a corpus, in its order.
 
-    With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`, centred in
-    the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to the left). Clips
-    with more frames than the image is wide keep the frames in the middle.
+    With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`,
+    centred in the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to
+    the left). Clips with more frames than the image is wide keep the frames in the middle.
 
-    The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and the
-    features; a damaged file there is computed again, with a warning. `cache=False` neither reads nor writes.
+    The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and
+    the features; a damaged file there is computed again, with a warning. `cache=False` neither reads nor
+    writes.
 
-    Raises ValueError for a waveform that is empty, silent, not finite or not one-dimensional, naming the clip.
+    Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite or not
+    one-dimensional.
     """
     path = cache_dir() / "features" / f"{_digest(corpus, features)}.safetensors" if cache else None
     images = _load(path) if path is not None and path.exists() else None
@@ -138,10 +142,14 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
 
 
 def trim_bounds(waveforms: Sequence[np.ndarray], trim_db: float = 10.0) -> np.ndarray:
-    """Where the sound of each waveform starts and ends, int64 [N, 2] in samples, as `librosa.effects.trim` has it.
+    """Where the sound of each waveform starts and ends, in samples, int64 [N, 2].
 
-    A frame of 2048 samples counts as sound where 10 log10(p / max p) > -trim_db,
-    where p is its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
+    The same as from `librosa.effects.trim` with its default frames of 2048 samples every 512. A frame counts
+    as sound where
+
+        10 log10(p / max p) > -trim_db
+
+    with p its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
     """
     lengths = np.array([len(waveform) for waveform in waveforms])
     windows = _windows(waveforms, _TRIM_FRAME, _TRIM_HOP)
@@ -160,7 +168,7 @@ def filter_bank(bands: int, sample_rate: int) -> list[np.ndarray]:
     8 kHz are about a third of an octave each.
     """
     edges = np.geomspace(_LOWEST_HZ, _HIGHEST * sample_rate / 2, bands + 1)
-    return [butter(2, band, "bandpass", fs=sample_rate, output="sos") for band in zip(edges, edges[1:])]
+    return [butter(2, band, "bandpass", fs=sample_rate, output="sos") for band in pairwise(edges)]
 
 
 def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[float, float]:
@@ -222,8 +230,8 @@ def _compute(
         clips = [waveforms[index] for index in group]
         if features.trim_db is not None:
             bounds = trim_bounds(clips, features.trim_db)
-            clips = [clip[start:end] for clip, (start, end) in zip(clips, bounds)]
-        for index, matrix in zip(group, _matrices(clips, sample_rate, features)):
+            clips = [clip[start:end] for clip, (start, end) in zip(clips, bounds, strict=True)]
+        for index, matrix in zip(group, _matrices(clips, sample_rate, features), strict=True):
             frames = len(matrix)
             skipped = max(0, frames - features.width) // 2
             shown = matrix[skipped : skipped + features.width].T
@@ -277,12 +285,12 @@ def _mel_levels(
 def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Features) -> np.ndarray:
     """Root mean square of each frame in each band of the filter bank, [all frames, bands]."""
     padded = np.zeros((len(clips), max(len(clip) for clip in clips)))
-    for row, clip in zip(padded, clips):
+    for row, clip in zip(padded, clips, strict=True):
         row[: len(clip)] = clip
     bands = []
     for sections in filter_bank(features.bands, sample_rate):
         # Cut at the clip's end again: what a filter rings on beyond it is not the clip's.
-        filtered = [row[: len(clip)] for row, clip in zip(sosfilt(sections, padded), clips)]
+        filtered = [row[: len(clip)] for row, clip in zip(sosfilt(sections, padded), clips, strict=True)]
         windows = _windows(filtered, features.frame, features.hop)
         bands.append(torch.cat([w.square().mean(dim=1).sqrt() for w in windows]))
     return torch.stack(bands, dim=1).numpy()
@@ -296,11 +304,11 @@ def _windows(clips: Sequence[np.ndarray], frame: int, hop: int) -> Iterator[torc
     lengths = np.array([len(clip) for clip in clips])
     firsts = np.cumsum(lengths + frame) - lengths - frame
     flat = np.zeros(np.sum(lengths + frame))
-    for clip, first in zip(clips, firsts):
+    for clip, first in zip(clips, firsts, strict=True):
         flat[first + frame // 2 :][: len(clip)] = clip
-    starts = np.concatenate([first + np.arange(0, length + 1, hop) for first, length in zip(firsts, lengths)])
+    steps = [first + np.arange(0, length + 1, hop) for first, length in zip(firsts, lengths, strict=True)]
     every = torch.from_numpy(flat).unfold(0, frame, 1)
-    for some in torch.from_numpy(starts).split(_WINDOWS_AT_ONCE):
+    for some in torch.from_numpy(np.concatenate(steps)).split(_WINDOWS_AT_ONCE):
         yield every[some]
 
 
