@@ -1,0 +1,55 @@
+# Every target sets up what it needs; `make` alone lists them.
+# PYTHON=/path/to/python3.11 picks the interpreter, CORPUS=espeak the corpus of `make book`.
+
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# A kernel of the reader's own that is also called python3 must not run our notebooks.
+unexport JUPYTER_PATH
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book paper site test lint bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the exact versions of constraints.txt
+
+# The stamp goes first and comes last: a set-up that failed or was interrupted starts from nothing again.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; none was found)." \
+		     "Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
+	"$(PYTHON)" -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev]"
+	@touch $@
+
+book: $(READY)  ## run every page quickly (FSDD where it can be had) and render them to _build/html
+	$(PY) -m scnn.book run $(if $(CORPUS),--corpus "$(CORPUS)")
+	$(PY) -m scnn.book render
+
+paper: $(READY)  ## run every page at the paper's scale into book/runs (hours)
+	$(PY) -m scnn.book run --paper
+
+site: $(READY)  ## render the committed runs of book/runs to _build/html, running nothing
+	$(PY) -m scnn.book render --paper
+
+test: lint  ## lint, unit tests, and all notebooks against their stored outputs
+	$(PY) -m pytest --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+
+lint: $(READY)  ## check code and notebooks with ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+bench: $(READY)  ## time the package against its peers
+	@for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
+
+clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
+	rm -rf _build .pytest_cache .ruff_cache *.egg-info
+	find scnn tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
