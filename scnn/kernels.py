@@ -1,0 +1,126 @@
+"""The leaky layer in one pass: forward and backward over all time steps, compiled by numba for the CPU.
+
+`leaky` here equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a neuron's
+whole sequence is computed while it is in the cache; a constant current is never repeated over the time steps; and
+the backward pass computes the membranes again (three operations a step) instead of reading stored ones.
+"""
+
+import numba
+import numpy as np
+import torch
+
+from scnn import neurons
+from scnn.neurons import Neuron, check_current
+
+BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the second-level cache
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _step(previous, current, beta, threshold, reset):
+    spiked = np.float32(previous > threshold)
+    if reset == 0:
+        return (beta * previous + current) - spiked * threshold
+    if reset == 1:
+        return beta * ((np.float32(1) - spiked) * previous) + current
+    return beta * previous + current
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _forward(current, beta, threshold, reset, spikes, membrane):
+    """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty."""
+    steps, size = spikes.shape
+    constant, keep = current.shape[0] == 1, membrane.shape[0] > 0
+    scratch = np.empty(BLOCK, np.float32)
+    for low in range(0, size, BLOCK):
+        high = min(low + BLOCK, size)
+        potential = scratch[: high - low]
+        potential[:] = 0
+        for step in range(steps):
+            now = current[0 if constant else step, low:high]
+            fired = spikes[step, low:high]
+            for i in range(now.size):
+                potential[i] = _step(potential[i], now[i], beta, threshold, reset)
+                fired[i] = np.float32(potential[i] > threshold)
+            if keep:
+                membrane[step, low:high] = potential
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane, grad_current):
+    """Gradients [T, N] of spikes and membranes (the latter may be empty) -> `grad_current`, shaped as `current`."""
+    steps, size = grad_spikes.shape
+    constant, with_membrane = current.shape[0] == 1, grad_membrane.shape[0] > 0
+    potentials = np.empty((steps + 1, BLOCK), np.float32)  # row 0: at rest
+    scratch = np.empty(BLOCK, np.float32)
+    one, nothing = np.float32(1), np.float32(0)
+    for low in range(0, size, BLOCK):
+        high = min(low + BLOCK, size)
+        potentials[0] = 0
+        for step in range(steps):
+            now = current[0 if constant else step, low:high]
+            before, after = potentials[step], potentials[step + 1]
+            for i in range(now.size):
+                after[i] = _step(before[i], now[i], beta, threshold, reset)
+        grad = scratch[: high - low]
+        grad[:] = 0
+        if constant:
+            grad_current[0, low:high] = 0
+        for step in range(steps - 1, -1, -1):
+            potential, fired = potentials[step + 1], grad_spikes[step, low:high]
+            for i in range(grad.size):
+                distance = potential[i] - threshold
+                kept = beta if reset != 1 else (nothing if distance > nothing else beta)
+                flat = slope * abs(distance) + one
+                grad[i] = kept * grad[i] + fired[i] / (flat * flat)
+            if with_membrane:
+                grad += grad_membrane[step, low:high]
+            if constant:
+                grad_current[0, low:high] += grad
+            else:
+                grad_current[step, low:high] = grad
+
+
+class _Leaky(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current, neuron, steps, with_membrane):
+        flat = current.contiguous().view(current.shape[0], -1)
+        constants = np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset)
+        spikes = torch.empty(steps, flat.shape[1])
+        membrane = torch.empty(steps if with_membrane else 0, flat.shape[1])
+        _forward(flat.detach().numpy(), *constants, spikes.numpy(), membrane.numpy())
+        ctx.save_for_backward(flat)
+        ctx.constants, ctx.slope, ctx.shape = constants, np.float32(neuron.slope), current.shape
+        ctx.set_materialize_grads(False)
+        shape = (-1, *current.shape[1:])
+        return spikes.view(shape), membrane.view(shape) if with_membrane else None
+
+    @staticmethod
+    def backward(ctx, grad_spikes, grad_membrane):
+        (flat,) = ctx.saved_tensors
+        given = grad_spikes if grad_spikes is not None else grad_membrane
+        if given is None:
+            return None, None, None, None
+        size = flat.shape[1]
+        if grad_spikes is None:
+            grad_spikes = torch.zeros(given.shape)
+        grad_spikes = grad_spikes.contiguous().view(-1, size)
+        membrane = torch.empty(0, size) if grad_membrane is None else grad_membrane.contiguous().view(-1, size)
+        grad = torch.empty_like(flat)
+        _backward(
+            flat.numpy(), *ctx.constants, ctx.slope, grad_spikes.numpy(), membrane.numpy(), grad.numpy()
+        )
+        return grad.view(ctx.shape), None, None, None
+
+
+def leaky(
+    current: torch.Tensor, neuron: Neuron = Neuron(), num_steps: int | None = None, membrane: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`scnn.neurons.leaky`, fused. With `membrane=False` the membranes are not kept and None is returned for them.
+
+    `current` is `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one; the results are `[T, N, ...]`.
+    What numba does not serve here (a GPU, another type than float32) is computed by the plain PyTorch loop.
+    """
+    steps = check_current(current, num_steps)
+    if current.device.type != "cpu" or current.dtype != torch.float32:
+        return neurons.leaky(current, neuron, steps)
+    return _Leaky.apply(current, neuron, steps, membrane)
