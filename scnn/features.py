@@ -6,6 +6,7 @@ a clip does not depend on the clips beside it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -151,13 +152,16 @@ def trim_bounds(waveforms: Sequence[np.ndarray], trim_db: float = 10.0) -> np.nd
 
     with p its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
     """
-    lengths = np.array([len(waveform) for waveform in waveforms])
-    windows = _windows(waveforms, _TRIM_FRAME, _TRIM_HOP)
-    level = 10 * torch.cat([w.square().mean(dim=1) for w in windows]).clamp(min=_FLOOR).log10().numpy()
     bounds = np.empty((len(waveforms), 2), dtype=np.int64)
-    for clip, frames in enumerate(_split(level, lengths, _TRIM_HOP)):
-        sound = np.flatnonzero(frames - frames.max() > -trim_db)
-        bounds[clip] = sound[0] * _TRIM_HOP, min(lengths[clip], (sound[-1] + 1) * _TRIM_HOP)
+    overlap = _TRIM_FRAME // _TRIM_HOP
+    for index, waveform in enumerate(waveforms):
+        # A frame is a run of whole hops, so that each is squared and summed once; half of the first
+        # frame lies before the first sample.
+        hops = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), _TRIM_HOP))
+        frames = np.convolve(hops, np.ones(overlap))[overlap // 2 - 1 :][: 1 + len(waveform) // _TRIM_HOP]
+        level = 10 * np.log10(np.maximum(frames / _TRIM_FRAME, _FLOOR))
+        sound = np.flatnonzero(level - level.max() > -trim_db)
+        bounds[index] = sound[0] * _TRIM_HOP, min(len(waveform), (sound[-1] + 1) * _TRIM_HOP)
     return bounds
 
 
@@ -269,9 +273,7 @@ def _mel_levels(
 ) -> np.ndarray:
     """Power in Slaney's mel bands in dB, at most 80 dB below the clip's loudest, [all frames, mels]."""
     hann = torch.hann_window(features.frame, dtype=torch.float64)
-    bank = torchaudio.functional.melscale_fbanks(
-        features.frame // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate, norm="slaney", mel_scale="slaney"
-    ).double()
+    bank = _mel_bank(features.frame, mels, sample_rate)
     powers = []
     for windows in _windows(clips, features.frame, features.hop):
         spectrum = torch.fft.rfft(windows * hann)
@@ -280,6 +282,15 @@ def _mel_levels(
     for frames in _split(levels, lengths, features.hop):
         np.maximum(frames, frames.max() - _RANGE_DB, out=frames)
     return levels
+
+
+@functools.cache
+def _mel_bank(frame: int, mels: int, sample_rate: int) -> torch.Tensor:
+    """Weight of each bin of the spectrum in each of Slaney's mel bands, float64 [frame / 2 + 1, mels]."""
+    bank = torchaudio.functional.melscale_fbanks(
+        frame // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    return bank.double()
 
 
 def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Features) -> np.ndarray:
