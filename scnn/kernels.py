@@ -124,3 +124,56 @@ def leaky(
     if current.device.type != "cpu" or current.dtype != torch.float32:
         return neurons.leaky(current, neuron, steps)
     return _Leaky.apply(current, neuron, steps, membrane)
+
+
+class _BoxedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, background, box, size, weight, bias):
+        steps, count, channels = values.shape[:3]
+        maps = weight.view(-1, channels, *size)
+        inside = values.reshape(steps * count, -1)
+        boxed = _inside(maps, box).reshape(len(weight), -1)
+        outside = _outside_sum(maps, box)
+        ctx.save_for_backward(inside, background, boxed, outside)
+        ctx.box, ctx.shape, ctx.maps = box, values.shape, maps.shape
+        current = (inside @ boxed.T).view(steps, count, -1)
+        return current + torch.addmm(bias, background, outside.T)[:, None]
+
+    @staticmethod
+    def backward(ctx, grad):
+        inside, background, boxed, outside = ctx.saved_tensors
+        flat = grad.reshape(len(inside), -1)
+        per_step = grad.sum(dim=1)
+        grad_values = (flat @ boxed).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        grad_maps = (per_step.T @ background)[:, :, None, None].expand(ctx.maps).contiguous()
+        _inside(grad_maps, ctx.box).copy_((flat.T @ inside).view(len(grad_maps), *ctx.shape[2:]))
+        return grad_values, per_step @ outside, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
+
+
+def _inside(maps, box):
+    return maps[:, :, box[0] : box[1], box[2] : box[3]]
+
+
+def _outside_sum(maps, box):
+    """Sum of `maps` [O, C, H, W] over the positions outside `box`: [O, C]."""
+    top, bottom, left, right = box
+    middle = maps[:, :, top:bottom]
+    parts = maps[:, :, :top], maps[:, :, bottom:], middle[..., :left], middle[..., right:]
+    return sum(part.sum(dim=(2, 3)) for part in parts)
+
+
+def boxed_linear(
+    values: torch.Tensor,
+    background: torch.Tensor,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """A fully connected layer on maps that are the same everywhere outside a box.
+
+    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]` their value at
+    every other position of the `size` (height, width); `weight` is `[O, C * height * width]`, `bias` `[O]`. Returns the
+    current `[T, N, O]`, equal to that on the whole maps up to the order of the sums, and differentiates likewise.
+    """
+    return _BoxedLinear.apply(values, background, box, size, weight, bias)

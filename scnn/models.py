@@ -1,0 +1,292 @@
+"""A network from the paper's own notation, spiking or not, run layer by layer over all time steps.
+
+`"6C3-P2-128FC-10FC"` is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its current, a fully
+connected layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a stride. A unit follows
+every layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the output.
+
+The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that sees only
+padding receives the same current, so a network computes one of them per channel (`Patch.background`) and the window
+itself. This changes the order of a few sums and nothing else.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from scnn import kernels
+from scnn.neurons import Neuron
+
+ALEXNET = "64C3s2p1-P2-192C3p1-P2-384C3p1-256C3p1-256C3p1-P2-4096FC-4096FC-10FC"
+ZOO = {  # name: (architecture, spiking)
+    "A": ("6C3-16C3-128FC-64FC-10FC", True),
+    "B": ("6C3-128FC-10FC", True),
+    "C": ("6C3-P2-128FC-10FC", True),
+    "CNN": ("6C3-P2-16C3-P2-128FC-64FC-10FC", False),  # the paper's control
+    "LeNet": ("6C5-P2-16C5-P2-120FC-84FC-10FC", False),
+    "AlexNet": (ALEXNET, False),
+    "SpikingAlexNet": (ALEXNET, True),
+}
+TOKEN = re.compile(
+    r"(?P<channels>\d+)C(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:p(?P<padding>\d+))?"
+    r"|P(?P<pool>\d+)(?:s(?P<pool_stride>\d+))?"
+    r"|(?P<units>\d+)FC"
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the notation: a convolution (`kernel` > 0) with its pooling, or a fully connected layer."""
+
+    name: str  # as in the notation, "6C3" or "128FC"
+    units: int  # output channels, or output units
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+    pool: int = 0
+    pool_stride: int = 0
+
+
+def parse(architecture: str) -> tuple[Layer, ...]:
+    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
+    layers: list[Layer] = []
+    for token in architecture.split("-"):
+        match = TOKEN.fullmatch(token)
+        if match is None:
+            raise ValueError(
+                f"{token!r} in architecture {architecture!r} is not a layer: write 6C3 (channels C kernel, then s stride "
+                f"and p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
+            )
+        sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
+        if any(value == 0 for key, value in sizes.items() if key != "padding"):
+            raise ValueError(f"{token!r} in architecture {architecture!r} has a size of 0")
+        if "channels" in sizes:
+            if layers and not layers[-1].kernel:
+                raise ValueError(f"{token!r} in architecture {architecture!r} follows a fully connected layer")
+            stride, padding = sizes.get("stride", 1), sizes.get("padding", 0)
+            layers.append(Layer(token, sizes["channels"], sizes["kernel"], stride, padding))
+        elif "pool" in sizes:
+            if not layers or not layers[-1].kernel or layers[-1].pool:
+                raise ValueError(f"{token!r} in architecture {architecture!r} must follow a convolution")
+            last, size = layers.pop(), sizes["pool"]
+            stride = sizes.get("pool_stride", size)
+            layers.append(
+                Layer(f"{last.name}-{token}", last.units, last.kernel, last.stride, last.padding, size, stride)
+            )
+        else:
+            layers.append(Layer(token, sizes["units"]))
+    if layers[-1].kernel:
+        raise ValueError(f"architecture {architecture!r} must end with a fully connected layer, one unit per class")
+    return tuple(layers)
+
+
+class Patch(NamedTuple):
+    """Activity of a layer: inside a box of its map, and once for all neurons outside, which see only padding."""
+
+    values: torch.Tensor  # [S, N, C, h, w] in the box; S is T, or 1 where it does not depend on time
+    background: torch.Tensor  # [S, C]
+    box: tuple[int, int, int, int]  # rows and columns: top, bottom, left, right (bottom and right excluded)
+    size: tuple[int, int]  # height and width of the whole map
+
+    def grown(self, box: tuple[int, int, int, int]) -> torch.Tensor:
+        """`values` over a larger `box`, filled up from the background."""
+        if box == self.box:
+            return self.values
+        steps, count, channels = self.values.shape[:3]
+        top, bottom, left, right = box
+        shape = (steps, count, channels, bottom - top, right - left)
+        whole = self.background[:, None, :, None, None].expand(shape).clone()
+        rows = slice(self.box[0] - top, self.box[1] - top)
+        columns = slice(self.box[2] - left, self.box[3] - left)
+        whole[:, :, :, rows, columns] = self.values
+        return whole
+
+
+class Trace(NamedTuple):
+    """What one layer did: its name, and `[T, N, ...]` of currents, membrane potentials and spikes.
+
+    A ReLU layer has one time step, its activations as `spikes` and no membrane.
+    """
+
+    name: str
+    current: torch.Tensor
+    membrane: torch.Tensor | None
+    spikes: torch.Tensor
+
+
+class Output(NamedTuple):
+    """The output layer over time: `spikes` and `membrane`, both `[T, N, classes]`.
+
+    A ReLU network has one time step, its logits as `membrane`, and no spikes.
+    """
+
+    spikes: torch.Tensor | None
+    membrane: torch.Tensor
+
+
+def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
+    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
+    used = (images != 0).any(dim=0).any(dim=0)
+    rows, columns = used.any(dim=1).nonzero(), used.any(dim=0).nonzero()
+    if rows.numel() == 0:
+        return (0, 1, 0, 1)
+    return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+class Network(nn.Module):
+    """A feed-forward network of the paper's notation; see `build`.
+
+    `forward` takes images `[N, C, H, W]` and gives an `Output`. The image is the same input current at each of
+    `num_steps` time steps (direct encoding).
+    """
+
+    def __init__(
+        self, architecture: str, num_steps: int, neuron: Neuron, input_shape: tuple[int, int, int], spiking: bool
+    ):
+        super().__init__()
+        self.architecture, self.spiking = architecture, spiking
+        self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
+        self.layers = parse(architecture)
+        self.weights = nn.ModuleList()
+        channels, height, width = input_shape
+        for layer in self.layers:
+            if layer.kernel:
+                self.weights.append(nn.Conv2d(channels, layer.units, layer.kernel, layer.stride, layer.padding))
+                height, width = (
+                    (size + 2 * layer.padding - layer.kernel) // layer.stride + 1 for size in (height, width)
+                )
+                if layer.pool:
+                    height, width = ((size - layer.pool) // layer.pool_stride + 1 for size in (height, width))
+                if min(height, width) < 1:
+                    raise ValueError(
+                        f"nothing is left of an input of {input_shape} after {layer.name!r} in {architecture!r}"
+                    )
+            else:
+                self.weights.append(nn.Linear(channels * height * width, layer.units))
+                height = width = 1
+            channels = layer.units
+
+    def extra_repr(self) -> str:
+        return f"{self.architecture}, num_steps={self.num_steps}, {self.neuron if self.spiking else 'ReLU'}"
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, images: torch.Tensor) -> Output:
+        return self._run(images, traces=None)
+
+    @torch.no_grad()
+    def trace(self, images: torch.Tensor) -> list[Trace]:
+        """What every layer did for `images` `[N, C, H, W]`: whole maps, nothing left out."""
+        traces: list[Trace] = []
+        self._run(images, traces)
+        return traces
+
+    def _run(self, images: torch.Tensor, traces: list[Trace] | None) -> Output:
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(f"images must be [N, {', '.join(map(str, self.input_shape))}], not {list(images.shape)}")
+        height, width = images.shape[2:]
+        padded = any(layer.padding for layer in self.layers)
+        box = (0, height, 0, width) if traces is not None or padded else data_box(images)
+        inside = images[:, :, box[0] : box[1], box[2] : box[3]]
+        patch = Patch(inside[None], images.new_zeros(1, images.shape[1]), box, (height, width))
+        flat = None  # [S, N, units] once the maps are behind
+        for layer, weight in zip(self.layers, self.weights):
+            last = layer is self.layers[-1]
+            if layer.kernel:
+                patch = _pool(_convolve(patch, weight), layer)
+                spikes, membrane = self._fire(patch.values, traces is not None)
+                background = patch.background
+                if patch.box != (0, patch.size[0], 0, patch.size[1]):
+                    background, _ = self._fire(patch.background, False)
+                else:
+                    background = background.new_zeros(spikes.shape[0], layer.units)
+                current, patch = patch.values, patch._replace(values=spikes, background=background)
+            else:
+                if flat is None:
+                    current = kernels.boxed_linear(*patch, weight.weight, weight.bias)
+                else:
+                    current = functional.linear(flat, weight.weight, weight.bias)
+                if last and not self.spiking:
+                    spikes, membrane = current, None
+                else:
+                    spikes, membrane = self._fire(current, traces is not None or last)
+                flat = spikes
+            if traces is not None:
+                traces.append(Trace(layer.name, current, membrane, spikes))
+        return Output(spikes, membrane) if self.spiking else Output(None, current)
+
+    def _fire(self, current: torch.Tensor, membrane: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if not self.spiking:
+            return torch.relu(current), None
+        return kernels.leaky(current, self.neuron, self.num_steps, membrane)
+
+
+def _convolve(patch: Patch, convolution: nn.Conv2d) -> Patch:
+    """The convolution of `patch`: every output that touches its box, and the value of all others."""
+    kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], convolution.padding[0]
+    size = tuple((length + 2 * padding - kernel) // stride + 1 for length in patch.size)
+    if padding:
+        box, wanted = (0, size[0], 0, size[1]), (0, patch.size[0], 0, patch.size[1])
+    else:
+        box, wanted = _reach(patch.box, kernel, stride, size)
+    values = patch.grown(wanted)
+    current = functional.conv2d(values.flatten(0, 1), convolution.weight, convolution.bias, stride, padding)
+    background = functional.linear(patch.background, convolution.weight.sum(dim=(2, 3)), convolution.bias)
+    return Patch(current.unflatten(0, values.shape[:2]), background, box, size)
+
+
+def _pool(patch: Patch, layer: Layer) -> Patch:
+    """Max pooling of `patch`, as `_convolve`."""
+    if not layer.pool:
+        return patch
+    size = tuple((length - layer.pool) // layer.pool_stride + 1 for length in patch.size)
+    box, wanted = _reach(patch.box, layer.pool, layer.pool_stride, size)
+    values = patch.grown(wanted)
+    pooled = functional.max_pool2d(values.flatten(0, 1), layer.pool, layer.pool_stride)
+    return Patch(pooled.unflatten(0, values.shape[:2]), patch.background, box, size)
+
+
+def _reach(box, kernel, stride, size):
+    """The box of outputs of a sliding window that touch `box`, and the box of inputs they need."""
+    reached, wanted = [], []
+    for low, high, length in ((*box[:2], size[0]), (*box[2:], size[1])):
+        first = min(max(0, -(-(low - kernel + 1) // stride)), length - 1)
+        last = max(first, min((high - 1) // stride, length - 1))
+        reached += [first, last + 1]
+        wanted += [min(first * stride, low), max(last * stride + kernel, high)]
+    return tuple(reached), tuple(wanted)
+
+
+def build(
+    architecture: str,
+    *,
+    num_steps: int = 10,
+    beta: float = 0.5,
+    threshold: float = 1.0,
+    reset: str = "subtract",
+    slope: float = 25.0,
+    input_shape: tuple[int, int, int] = (1, 32, 32),
+    spiking: bool | None = None,
+    seed: int = 0,
+) -> Network:
+    """A network from its notation, or from a name of the `ZOO`.
+
+    `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and mean nothing
+    to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the zoo's entry, and to True
+    for a notation. The weights are PyTorch's default initialisation from `seed`; the global random state is left alone.
+    Raises `ValueError` for a notation that cannot be read, an input too small, or a parameter out of range.
+    """
+    if architecture in ZOO:
+        architecture, default = ZOO[architecture]
+        spiking = default if spiking is None else spiking
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(f"num_steps must be a whole number of at least 1, not {num_steps!r}")
+    neuron = Neuron(beta, threshold, reset, slope)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(architecture, num_steps, neuron, input_shape, spiking is not False)
