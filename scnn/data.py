@@ -1,0 +1,526 @@
+"""A corpus: waveforms with their classes, speakers and takes; where it comes from, and how it is split.
+
+The named corpora are the Free Spoken Digit Dataset (found locally, or downloaded and verified) and a packaged
+one made with eSpeak NG; any folder with a sub-folder of recordings per class is one too.
+"""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tarfile
+import time
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import librosa
+import numpy as np
+import pooch
+import requests
+import soundfile
+from filelock import FileLock
+from tqdm import tqdm
+
+CORPORA = ("fsdd", "fsdd-1.0.8", "espeak")
+FSDD_VERSION = "1.0.10"
+FSDD_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v{FSDD_VERSION}.tar.gz"
+FSDD_MANIFEST = Path(__file__).parent / "fsdd.sha256"
+FSDD_FOLDER = f"fsdd-{FSDD_VERSION}"  # its name in the cache
+ESPEAK_FOLDER = Path(__file__).parent / "espeak"
+MAX_SECONDS = 3.0  # the longest recording of FSDD takes 2.3 s
+
+_SPEAKERS = {
+    "fsdd": ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"),
+    "fsdd-1.0.8": ("jackson", "nicolas", "theo"),
+}
+_SOURCES = {
+    "fsdd": "Free Spoken Digit Dataset 1.0.10 (Z. Jackson et al., doi:10.5281/zenodo.1342401, CC BY-SA 4.0): "
+    "six speakers, 50 takes of each digit.",
+    "fsdd-1.0.8": "Free Spoken Digit Dataset 1.0.8 (Z. Jackson et al., doi:10.5281/zenodo.1342401, "
+    "CC BY-SA 4.0): three speakers, 50 takes of each digit.",
+    "espeak": "Synthetic digits from eSpeak NG, twelve voices, ten takes of each digit, packaged as a "
+    "stand-in for smoke runs: what it gives says nothing about speech.",
+}
+_ENDINGS = (".wav", ".flac", ".ogg")
+_LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # as Speech Commands names them
+_CLIP = re.compile(r"([^_]+)_(.+)_(\d{1,9})")  # {class}_{speaker}_{take}
+_COMMAND = re.compile(r"(.+)_nohash_(\d{1,9})")  # Speech Commands: {speaker}_nohash_{take}
+_OFFICIAL_TAKES = 5  # takes 0 to 4 are FSDD's own test split
+_SILENCE = 2.0**-15  # one step of a 16-bit recording
+_LARGEST = 2**20  # bytes; no recording of FSDD is a tenth of it
+_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two pieces of the answer
+_RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
+_INSTEAD = (
+    "Check the network and try again; or get the archive by other means, unpack it and set the environment "
+    "variable SCNN_FSDD to its folder; or use the packaged corpus 'espeak'."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Recordings of words, in the order of class, speaker and take.
+
+    name: "fsdd", "fsdd-1.0.8", "espeak" or the folder's name.
+    waveforms: one float32 [samples] in [-1, 1] per clip.
+    sample_rate: Hz.
+    labels: int64 [N], index into `classes`.
+    classes: names of the classes, sorted.
+    speakers: str [N]; "unknown" where the file's name does not say.
+    takes: int64 [N], number of the repetition.
+    names: what to call each clip, as "7_jackson_32".
+    lists: official index sets by name, among "test" and "validation".
+    source: one sentence: what it is, licence, citation.
+    """
+
+    name: str
+    waveforms: tuple[np.ndarray, ...]
+    sample_rate: int
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    speakers: np.ndarray
+    takes: np.ndarray
+    names: tuple[str, ...]
+    lists: dict[str, np.ndarray]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.waveforms)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Index sets of a corpus, int64, sorted: they never overlap, and together they are the whole corpus."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+class _Clip(NamedTuple):
+    """Where a clip lies and what its path says about it; sorts as a corpus does."""
+
+    label: str
+    speaker: str
+    take: int
+    name: str
+    path: Path
+
+
+def cache_dir() -> Path:
+    """The folder for everything that is kept between runs: $SCNN_HOME, else the user's cache folder."""
+    folder = Path(os.environ.get("SCNN_HOME") or pooch.os_cache("scnn")).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_corpus(
+    name: str | Path, *, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS, download: bool = True
+) -> Corpus:
+    """Load a corpus by name, or from a folder.
+
+    name: "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and theo,
+        1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), or the path of a folder which holds
+        - a sub-folder of WAV, FLAC or OGG files per class. Speech Commands is such a folder: its
+          `validation_list.txt` and `testing_list.txt` become `lists`, the speaker is what stands before
+          `_nohash_`. Sub-folders whose name begins with `_` or `.` are no classes;
+        - or files named {class}_{speaker}_{take}, as FSDD's; their takes 0 to 4 become the list "test".
+    sample_rate, max_seconds: every clip is brought to them as `read_audio` does.
+    download: whether FSDD may be downloaded. It is looked for in the folder that the environment variable
+        SCNN_FSDD names and in the cache first. Wherever it comes from, every recording of a named corpus is
+        compared with the SHA-256 manifest in this package.
+
+    Raises FileNotFoundError where there is no such corpus or folder, or recordings of FSDD are missing;
+    ValueError, with what was found, for a folder with fewer than two classes; ValueError, naming the files,
+    for what `read_audio` refuses and for recordings that are not the published ones; and what `fetch_fsdd`
+    raises.
+    """
+    lists, hashes = {}, None
+    if name in _SPEAKERS:
+        folder = _find_fsdd(name)
+        if folder is None and not download:
+            raise FileNotFoundError(
+                f"{name}: not in the cache ({cache_dir()}), and SCNN_FSDD is not set. Allow the download, "
+                "or set SCNN_FSDD to the folder of a copy."
+            )
+        hashes = _manifest(name)
+        clips = _parse_names((folder or fetch_fsdd()) / file for file in hashes)
+    elif name == "espeak":
+        hashes = _manifest(name)
+        clips = _parse_names(ESPEAK_FOLDER / file for file in hashes)
+    else:
+        clips, lists = _scan(Path(name).expanduser())
+    waveforms = _read_all(clips, sample_rate, max_seconds, hashes)
+
+    takes = np.array([clip.take for clip in clips], dtype=np.int64)
+    classes = tuple(sorted({clip.label for clip in clips}))
+    named = name in CORPORA
+    return Corpus(
+        name=str(name) if named else Path(name).expanduser().resolve().name,
+        waveforms=waveforms,
+        sample_rate=sample_rate,
+        labels=np.array([classes.index(clip.label) for clip in clips], dtype=np.int64),
+        classes=classes,
+        speakers=np.array([clip.speaker for clip in clips]),
+        takes=takes,
+        names=tuple(clip.name for clip in clips),
+        lists={"test": np.flatnonzero(takes < _OFFICIAL_TAKES)} if named else lists,
+        source=_SOURCES[name] if named else f"Recordings in the folder {Path(name).name}.",
+    )
+
+
+def fingerprint(name: str | Path) -> str:
+    """A cheap identity of what `load_corpus` would give, without reading audio.
+
+    A named corpus is known by its manifest; a folder by the names, sizes and times of its files.
+    """
+    if name in CORPORA:
+        listing = sorted(_manifest(name).items())
+    else:
+        folder = Path(name).expanduser()
+        files = [clip.path for clip in _scan(folder)[0]]
+        files += [folder / file for file in _LISTS.values() if (folder / file).is_file()]
+        listing = [(str(file.relative_to(folder)), _stamp(file)) for file in files]
+        name = folder.resolve().name
+    return f"{name}-{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
+
+
+def available(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download: bool = True) -> str:
+    """The name of the preferred corpus where it can be had, else of the fallback, with a warning.
+
+    A download that fails is not tried again by this function for 15 minutes, so that a book of many pages
+    asks the network once. A wrong SCNN_FSDD raises FileNotFoundError: whoever sets it wants that copy.
+    """
+    if preferred not in _SPEAKERS or _find_fsdd(preferred) is not None:
+        return preferred
+    reason = "it is not in the cache, and SCNN_FSDD is not set"
+    if download:
+        failed = cache_dir() / "fsdd.failed"
+        if failed.is_file() and time.time() - failed.stat().st_mtime < _RETRY_AFTER:
+            reason = f"{failed.read_text()} (a moment ago; delete {failed} to have it tried again)"
+        else:
+            try:
+                fetch_fsdd()
+                return preferred
+            except (ConnectionError, ValueError) as error:
+                reason = str(error)
+                failed.write_text(reason)
+    warnings.warn(f"{preferred} cannot be had, {fallback} takes its place: {reason}", stacklevel=2)
+    return fallback
+
+
+def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+    """Read one recording as float32 [samples], mono, at `sample_rate` Hz.
+
+    - more than one channel: mixed down to their mean;
+    - another sample rate: resampled (soxr, through librosa);
+    - longer than `max_seconds`: cropped to the loudest part of that length, the one with most energy;
+    - louder than full scale, as resampling and float files can be: scaled back to a peak of 1.
+
+    Raises FileNotFoundError where there is no such file, and ValueError, naming the file, where it cannot be
+    read as audio, is empty (no samples), silent (nothing beyond a constant of the least 16-bit step) or holds
+    values that are not finite.
+    """
+    if not (sample_rate > 0 and max_seconds > 0):
+        raise ValueError(f"sample_rate={sample_rate} and max_seconds={max_seconds} must both be above 0")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{path}: cannot be read as audio ({error})") from error
+    if samples.size == 0:
+        raise ValueError(f"{path}: empty, it holds no samples")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: holds values that are not finite numbers")
+    samples = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    if len(samples) > max_seconds * rate:
+        samples = _loudest(samples, max(round(max_seconds * rate), 1))
+    if rate != sample_rate:
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+    if np.ptp(samples) <= _SILENCE:
+        raise ValueError(f"{path}: silent, it holds no signal")
+    peak = np.abs(samples).max()
+    return samples / peak if peak > 1 else samples
+
+
+def split(
+    corpus: Corpus,
+    kind: str = "random",
+    *,
+    test: float = 0.2,
+    validation: float = 0.0,
+    seed: int = 0,
+    stratified: bool = False,
+) -> Split:
+    """Split a corpus into training, validation and test clips.
+
+    kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own list
+        (takes 0 to 4 of FSDD and espeak, the lists of a folder), "speaker:NAME" all clips of one speaker.
+    test: share of the corpus that is drawn for testing; counts for "random" alone.
+    validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with a
+        validation list of its own gives that one to "official" instead.
+    seed: the same seed gives the same split.
+    stratified: draw the same share of every class, to a clip.
+
+    Raises ValueError for an unknown kind, speaker or share, and where no clip is left to train or test on.
+    """
+    if not (0 <= test < 1 and 0 <= validation < 1):
+        raise ValueError(f"test={test} and validation={validation} must be shares from 0 to below 1")
+    order = _draw(corpus.labels, np.random.default_rng(seed), stratified)
+    tested = np.zeros(len(corpus), dtype=bool)
+    validated = np.zeros(len(corpus), dtype=bool)
+    if kind == "random":
+        tested[order[: round(test * len(corpus))]] = True
+    elif kind == "official":
+        if "test" not in corpus.lists:
+            raise ValueError(
+                f"kind='official': {corpus.name} has no test list; split it by 'random' or 'speaker:NAME'"
+            )
+        tested[corpus.lists["test"]] = True
+        validated[corpus.lists.get("validation", [])] = True
+    elif kind.startswith("speaker:"):
+        speakers = sorted(set(corpus.speakers.tolist()))
+        speaker = kind.removeprefix("speaker:")
+        if speaker not in speakers:
+            shown = ", ".join(speakers[:20]) + (", ..." if len(speakers) > 20 else "")
+            raise ValueError(f"kind={kind!r}: no such speaker in {corpus.name}; valid are {shown}")
+        tested = corpus.speakers == speaker
+    else:
+        raise ValueError(f"kind={kind!r}: valid are 'random', 'official' and 'speaker:NAME'")
+    if not validated.any():
+        # Drawn again from what is left, so that this part is as stratified as the test part.
+        rest = np.flatnonzero(~tested)
+        drawn = _draw(corpus.labels[rest], np.random.default_rng([seed, 1]), stratified)
+        validated[rest[drawn[: round(validation * len(corpus))]]] = True
+    trained = ~tested & ~validated
+    if not tested.any() or not trained.any():
+        raise ValueError(
+            f"kind={kind!r}, test={test}, validation={validation}: of the {len(corpus)} clips of "
+            f"{corpus.name} {tested.sum()} would be left to test and {trained.sum()} to train on"
+        )
+    return Split(*(np.flatnonzero(part) for part in (trained, validated, tested)))
+
+
+def fetch_fsdd() -> Path:
+    """Download the Free Spoken Digit Dataset into the cache, and return the folder of its recordings.
+
+    The archive of the tag v1.0.10 is unpacked beside its final place, every recording compared with the
+    manifest, and the folder renamed when it is complete; until then, and after a failure, there is none. Of
+    two processes at once, one waits for the other.
+
+    Raises ConnectionError where the download fails, and ValueError where the archive is refused: truncated,
+    altered, incomplete, or with members that are links or lie outside it.
+    """
+    home = cache_dir()
+    target, scratch = home / FSDD_FOLDER, home / "fsdd.partial"
+    with FileLock(home / "fsdd.lock"):
+        if target.is_dir():
+            return target
+        # Only the holder of the lock writes here: what is left was left by a process that was killed.
+        shutil.rmtree(scratch, ignore_errors=True)
+        recordings = scratch / "recordings"
+        recordings.mkdir(parents=True)
+        try:
+            _download(FSDD_URL, scratch / "archive.tar.gz")
+            with _refusing(FSDD_URL):
+                _unpack(scratch / "archive.tar.gz", recordings, _manifest("fsdd"))
+            recordings.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    (home / "fsdd.failed").unlink(missing_ok=True)
+    return target
+
+
+def _download(url: str, path: Path) -> None:
+    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT)
+    try:
+        get(url, path, None)
+    except requests.RequestException as error:
+        raise ConnectionError(f"{url} could not be downloaded ({error}). {_INSTEAD}") from error
+
+
+@contextmanager
+def _refusing(url: str) -> Iterator[None]:
+    """Say of an archive that cannot be used what was wrong, that nothing was kept and what to do next."""
+    try:
+        yield
+    except (ValueError, EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"the archive from {url} was refused and nothing of it kept: {error}. {_INSTEAD}"
+        ) from error
+
+
+def _unpack(archive: Path, folder: Path, hashes: dict[str, str]) -> None:
+    """Write the recordings that `hashes` names to `folder`, under these names and no other."""
+    with tarfile.open(archive, "r:gz") as members:
+        for member in members:
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+                raise ValueError(f"{member.name} is a link, or leads out of the archive")
+            if path.parent.name == "recordings" and path.name in hashes:
+                content = members.extractfile(member).read(_LARGEST)
+                if hashlib.sha256(content).hexdigest() != hashes[path.name]:
+                    raise ValueError(f"{member.name} is not the published recording")
+                (folder / path.name).write_bytes(content)
+    missing = sorted(set(hashes) - {file.name for file in folder.iterdir()})
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(hashes)} recordings are missing, the first is {missing[0]}")
+
+
+def _manifest(name: str) -> dict[str, str]:
+    """SHA-256 by file name of a named corpus."""
+    path = ESPEAK_FOLDER / "manifest.sha256" if name == "espeak" else FSDD_MANIFEST
+    hashes = {file: digest for digest, file in map(str.split, path.read_text().splitlines())}
+    if name == "espeak":
+        return hashes
+    return {file: digest for file, digest in hashes.items() if file.split("_")[1] in _SPEAKERS[name]}
+
+
+def _find_fsdd(name: str) -> Path | None:
+    """The folder of FSDD's recordings, complete for the corpus `name`; None where there is no copy yet."""
+    given = os.environ.get("SCNN_FSDD")
+    if given:
+        folder = Path(given).expanduser()
+        folder = folder / "recordings" if (folder / "recordings").is_dir() else folder
+        found = f"SCNN_FSDD={given}"
+        instead = "Set it to the folder that holds recordings/, or to that one itself, or unset it."
+    else:
+        folder = cache_dir() / FSDD_FOLDER
+        if not folder.is_dir():
+            return None
+        found, instead = str(folder), "Delete this folder to have it downloaded again."
+    files = set(os.listdir(folder)) if folder.is_dir() else set()
+    wanted = _manifest(name)
+    missing = [file for file in wanted if file not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{found}: {len(missing)} of the {len(wanted)} recordings of {name} are not there, the first is "
+            f"{missing[0]}. {instead}"
+        )
+    return folder
+
+
+def _scan(folder: Path) -> tuple[list[_Clip], dict[str, np.ndarray]]:
+    """The clips and lists of a folder of class folders, or of files named {class}_{speaker}_{take}."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such corpus or folder; valid are {', '.join(CORPORA)} and the path of a folder "
+            "with a sub-folder of recordings for each class"
+        )
+    loose = _audio(folder)
+    inside = {
+        entry.name: _audio(entry)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(("_", "."))
+    }
+    lists = {}
+    if loose and any(inside.values()):
+        raise ValueError(f"{folder}: holds class folders and also loose recordings, such as {loose[0].name}")
+    if loose:
+        clips = _parse_names(loose)
+        first = [index for index, clip in enumerate(clips) if clip.take < _OFFICIAL_TAKES]
+        lists["test"] = np.array(first, dtype=np.int64)
+    else:
+        clips = sorted(
+            _parse_command(path, label, number)
+            for label, paths in inside.items()
+            for number, path in enumerate(paths)
+        )
+        lists = _read_lists(folder, clips)
+    if len({clip.label for clip in clips}) < 2:
+        found = ", ".join(f"{label}/ ({len(paths)})" for label, paths in list(inside.items())[:20])
+        raise ValueError(
+            f"{folder}: a corpus needs recordings ({', '.join(_ENDINGS)}) of two classes or more, in "
+            f"a sub-folder each; found {len(loose)} loose recordings, and in sub-folders: "
+            f"{found or 'none'}"
+        )
+    return clips, lists
+
+
+def _audio(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _ENDINGS and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _parse_names(paths) -> list[_Clip]:
+    clips = []
+    for path in paths:
+        parts = _CLIP.fullmatch(path.stem)
+        if parts is None:
+            raise ValueError(
+                f"{path}: a recording in no class folder must be named {{class}}_{{speaker}}_{{take}}"
+            )
+        clips.append(_Clip(parts[1], parts[2], int(parts[3]), path.stem, path))
+    return sorted(clips)
+
+
+def _parse_command(path: Path, label: str, number: int) -> _Clip:
+    parts = _COMMAND.fullmatch(path.stem)
+    speaker, take = (parts[1], int(parts[2])) if parts else ("unknown", number)
+    return _Clip(label, speaker, take, f"{label}/{path.stem}", path)
+
+
+def _read_lists(folder: Path, clips: list[_Clip]) -> dict[str, np.ndarray]:
+    """Index sets of the list files; what they name beyond the clips (a class left out) is passed over."""
+    index = {f"{clip.label}/{clip.path.name}": position for position, clip in enumerate(clips)}
+    lists = {}
+    for name, file in _LISTS.items():
+        if (folder / file).is_file():
+            named = (folder / file).read_text().split()
+            lists[name] = np.array(sorted({index[clip] for clip in named if clip in index}), dtype=np.int64)
+    twice = np.intersect1d(*lists.values()) if len(lists) == 2 else []
+    if len(twice):
+        raise ValueError(f"{folder}: {clips[twice[0]].name} is in both {' and '.join(_LISTS.values())}")
+    return lists
+
+
+def _read_all(
+    clips: list[_Clip], sample_rate: int, max_seconds: float, hashes: dict[str, str] | None
+) -> tuple[np.ndarray, ...]:
+    """Read all clips; where some cannot be used, one error names them all (the first ten)."""
+    waveforms, refused = [], []
+    for clip in tqdm(clips, unit="clip", delay=2, disable=None):
+        try:
+            if hashes and hashlib.sha256(clip.path.read_bytes()).hexdigest() != hashes[clip.path.name]:
+                raise ValueError(f"{clip.path}: not the published recording, its SHA-256 differs")
+            waveforms.append(read_audio(clip.path, sample_rate, max_seconds))
+        except ValueError as error:
+            refused.append(str(error))
+    if refused:
+        shown = "\n  ".join(refused[:10])
+        raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {shown}")
+    return tuple(waveforms)
+
+
+def _loudest(samples: np.ndarray, length: int) -> np.ndarray:
+    """The `length` successive samples with most energy."""
+    energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
+    start = int(np.argmax(energy[length:] - energy[:-length]))
+    return samples[start : start + length]
+
+
+def _draw(labels: np.ndarray, generator: np.random.Generator, stratified: bool) -> np.ndarray:
+    """All indices in random order; stratified: any first part of it holds its share of each class."""
+    order = generator.permutation(len(labels))
+    if not stratified:
+        return order
+    place = np.empty(len(labels))  # where each clip stands within its class, from 0 to 1
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[order] == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(place, kind="stable")]
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
