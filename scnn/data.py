@@ -339,7 +339,7 @@ def fetch_fsdd() -> Path:
 
 
 def _download(url: str, path: Path) -> None:
-    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT)
+    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=_TIMEOUT)
     try:
         get(url, path, None)
     except requests.RequestException as error:
@@ -359,16 +359,18 @@ def _refusing(url: str) -> Iterator[None]:
 
 def _unpack(archive: Path, folder: Path, hashes: dict[str, str]) -> None:
     """Write the recordings that `hashes` names to `folder`, under these names and no other."""
-    with tarfile.open(archive, "r:gz") as members:
+    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as members:
         for member in members:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
                 raise ValueError(f"{member.name} is a link, or leads out of the archive")
-            if path.parent.name == "recordings" and path.name in hashes:
+            if member.isfile() and path.parent.name == "recordings" and path.name in hashes:
                 content = members.extractfile(member).read(_LARGEST)
                 if hashlib.sha256(content).hexdigest() != hashes[path.name]:
                     raise ValueError(f"{member.name} is not the published recording")
                 (folder / path.name).write_bytes(content)
+        while stream.read(_LARGEST):  # to the checksum at its end, which a truncated archive lacks
+            pass
     missing = sorted(set(hashes) - {file.name for file in folder.iterdir()})
     if missing:
         raise ValueError(f"{len(missing)} of {len(hashes)} recordings are missing, the first is {missing[0]}")
