@@ -1,8 +1,9 @@
 """The leaky layer in one pass: forward and backward over all time steps, compiled by numba for the CPU.
 
-`leaky` here equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a neuron's
-whole sequence is computed while it is in the cache; a constant current is never repeated over the time steps; and
-the backward pass computes the membranes again (three operations a step) instead of reading stored ones.
+`leaky` here equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
+neuron's whole sequence is computed while it is in the cache; a constant current is never repeated over the
+time steps; and the backward pass computes the membranes again (three operations a step) instead of reading
+stored ones.
 """
 
 import numba
@@ -47,7 +48,7 @@ def _forward(current, beta, threshold, reset, spikes, membrane):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane, grad_current):
-    """Gradients [T, N] of spikes and membranes (the latter may be empty) -> `grad_current`, shaped as `current`."""
+    """Gradients [T, N] of spikes and membranes (or empty) -> `grad_current`, shaped as `current`."""
     steps, size = grad_spikes.shape
     constant, with_membrane = current.shape[0] == 1, grad_membrane.shape[0] > 0
     potentials = np.empty((steps + 1, BLOCK), np.float32)  # row 0: at rest
@@ -104,7 +105,9 @@ class _Leaky(torch.autograd.Function):
         if grad_spikes is None:
             grad_spikes = torch.zeros(given.shape)
         grad_spikes = grad_spikes.contiguous().view(-1, size)
-        membrane = torch.empty(0, size) if grad_membrane is None else grad_membrane.contiguous().view(-1, size)
+        membrane = (
+            torch.empty(0, size) if grad_membrane is None else grad_membrane.contiguous().view(-1, size)
+        )
         grad = torch.empty_like(flat)
         _backward(
             flat.numpy(), *ctx.constants, ctx.slope, grad_spikes.numpy(), membrane.numpy(), grad.numpy()
@@ -115,10 +118,11 @@ class _Leaky(torch.autograd.Function):
 def leaky(
     current: torch.Tensor, neuron: Neuron = Neuron(), num_steps: int | None = None, membrane: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`scnn.neurons.leaky`, fused. With `membrane=False` the membranes are not kept and None is returned for them.
+    """`scnn.neurons.leaky`, fused. With `membrane=False` None is returned in place of membranes.
 
-    `current` is `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one; the results are `[T, N, ...]`.
-    What numba does not serve here (a GPU, another type than float32) is computed by the plain PyTorch loop.
+    `current` is `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one; the results are `[T,
+    N, ...]`. What numba does not serve here (a GPU, another type than float32) is computed by the plain
+    PyTorch loop.
     """
     steps = check_current(current, num_steps)
     if current.device.type != "cpu" or current.dtype != torch.float32:
@@ -172,8 +176,9 @@ def boxed_linear(
 ) -> torch.Tensor:
     """A fully connected layer on maps that are the same everywhere outside a box.
 
-    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]` their value at
-    every other position of the `size` (height, width); `weight` is `[O, C * height * width]`, `bias` `[O]`. Returns the
-    current `[T, N, O]`, equal to that on the whole maps up to the order of the sums, and differentiates likewise.
+    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
+    their value at every other position of the `size` (height, width); `weight` is `[O, C * height *
+    width]`, `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order
+    of the sums, and differentiates likewise.
     """
     return _BoxedLinear.apply(values, background, box, size, weight, bias)

@@ -1,12 +1,13 @@
 """A network from the paper's own notation, spiking or not, run layer by layer over all time steps.
 
-`"6C3-P2-128FC-10FC"` is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its current, a fully
-connected layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a stride. A unit follows
-every layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the output.
+`"6C3-P2-128FC-10FC"` is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its
+current, a fully connected layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a
+stride. A unit follows every layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the
+output.
 
-The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that sees only
-padding receives the same current, so a network computes one of them per channel (`Patch.background`) and the window
-itself. This changes the order of a few sums and nothing else.
+The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that
+sees only padding receives the same current, so a network computes one of them per channel
+(`Patch.background`) and the window itself. This changes the order of a few sums and nothing else.
 """
 
 import re
@@ -39,7 +40,7 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the notation: a convolution (`kernel` > 0) with its pooling, or a fully connected layer."""
+    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected."""
 
     name: str  # as in the notation, "6C3" or "128FC"
     units: int  # output channels, or output units
@@ -49,6 +50,14 @@ class Layer:
     pool: int = 0
     pool_stride: int = 0
 
+    def convolved(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the convolution of a map of `size`."""
+        return tuple((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
+
+    def pooled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the pooling of a map of `size`."""
+        return tuple((length - self.pool) // self.pool_stride + 1 for length in size) if self.pool else size
+
 
 def parse(architecture: str) -> tuple[Layer, ...]:
     """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
@@ -57,15 +66,18 @@ def parse(architecture: str) -> tuple[Layer, ...]:
         match = TOKEN.fullmatch(token)
         if match is None:
             raise ValueError(
-                f"{token!r} in architecture {architecture!r} is not a layer: write 6C3 (channels C kernel, then s stride "
-                f"and p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
+                f"{token!r} in architecture {architecture!r} is not a layer: write "
+                f"6C3 (channels C kernel, then s stride and "
+                f"p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
             )
         sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
         if any(value == 0 for key, value in sizes.items() if key != "padding"):
             raise ValueError(f"{token!r} in architecture {architecture!r} has a size of 0")
         if "channels" in sizes:
             if layers and not layers[-1].kernel:
-                raise ValueError(f"{token!r} in architecture {architecture!r} follows a fully connected layer")
+                raise ValueError(
+                    f"{token!r} in architecture {architecture!r} follows a fully connected layer"
+                )
             stride, padding = sizes.get("stride", 1), sizes.get("padding", 0)
             layers.append(Layer(token, sizes["channels"], sizes["kernel"], stride, padding))
         elif "pool" in sizes:
@@ -74,17 +86,21 @@ def parse(architecture: str) -> tuple[Layer, ...]:
             last, size = layers.pop(), sizes["pool"]
             stride = sizes.get("pool_stride", size)
             layers.append(
-                Layer(f"{last.name}-{token}", last.units, last.kernel, last.stride, last.padding, size, stride)
+                Layer(
+                    f"{last.name}-{token}", last.units, last.kernel, last.stride, last.padding, size, stride
+                )
             )
         else:
             layers.append(Layer(token, sizes["units"]))
     if layers[-1].kernel:
-        raise ValueError(f"architecture {architecture!r} must end with a fully connected layer, one unit per class")
+        raise ValueError(
+            f"architecture {architecture!r} must end with a fully connected layer, one unit per class"
+        )
     return tuple(layers)
 
 
 class Patch(NamedTuple):
-    """Activity of a layer: inside a box of its map, and once for all neurons outside, which see only padding."""
+    """Activity of a layer: inside a box of its map, and once for all neurons outside it."""
 
     values: torch.Tensor  # [S, N, C, h, w] in the box; S is T, or 1 where it does not depend on time
     background: torch.Tensor  # [S, C]
@@ -139,34 +155,37 @@ def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
 class Network(nn.Module):
     """A feed-forward network of the paper's notation; see `build`.
 
-    `forward` takes images `[N, C, H, W]` and gives an `Output`. The image is the same input current at each of
-    `num_steps` time steps (direct encoding).
+    `forward` takes images `[N, C, H, W]` and gives an `Output`. The image is the same input current at each
+    of `num_steps` time steps (direct encoding).
     """
 
     def __init__(
-        self, architecture: str, num_steps: int, neuron: Neuron, input_shape: tuple[int, int, int], spiking: bool
+        self,
+        architecture: str,
+        num_steps: int,
+        neuron: Neuron,
+        input_shape: tuple[int, int, int],
+        spiking: bool,
     ):
         super().__init__()
         self.architecture, self.spiking = architecture, spiking
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.layers = parse(architecture)
         self.weights = nn.ModuleList()
-        channels, height, width = input_shape
+        channels, *size = input_shape
         for layer in self.layers:
             if layer.kernel:
-                self.weights.append(nn.Conv2d(channels, layer.units, layer.kernel, layer.stride, layer.padding))
-                height, width = (
-                    (size + 2 * layer.padding - layer.kernel) // layer.stride + 1 for size in (height, width)
-                )
-                if layer.pool:
-                    height, width = ((size - layer.pool) // layer.pool_stride + 1 for size in (height, width))
-                if min(height, width) < 1:
+                size = layer.pooled(layer.convolved(size))
+                if min(size) < 1:
                     raise ValueError(
-                        f"nothing is left of an input of {input_shape} after {layer.name!r} in {architecture!r}"
+                        f"input_shape {input_shape} is too small for {layer.name!r} in {architecture!r}"
                     )
+                self.weights.append(
+                    nn.Conv2d(channels, layer.units, layer.kernel, layer.stride, layer.padding)
+                )
             else:
-                self.weights.append(nn.Linear(channels * height * width, layer.units))
-                height = width = 1
+                self.weights.append(nn.Linear(channels * size[0] * size[1], layer.units))
+                size = (1, 1)
             channels = layer.units
 
     def extra_repr(self) -> str:
@@ -188,17 +207,19 @@ class Network(nn.Module):
 
     def _run(self, images: torch.Tensor, traces: list[Trace] | None) -> Output:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
-            raise ValueError(f"images must be [N, {', '.join(map(str, self.input_shape))}], not {list(images.shape)}")
+            raise ValueError(
+                f"images must be [N, {', '.join(map(str, self.input_shape))}], not {list(images.shape)}"
+            )
         height, width = images.shape[2:]
         padded = any(layer.padding for layer in self.layers)
         box = (0, height, 0, width) if traces is not None or padded else data_box(images)
         inside = images[:, :, box[0] : box[1], box[2] : box[3]]
         patch = Patch(inside[None], images.new_zeros(1, images.shape[1]), box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
-        for layer, weight in zip(self.layers, self.weights):
+        for layer, weight in zip(self.layers, self.weights, strict=True):
             last = layer is self.layers[-1]
             if layer.kernel:
-                patch = _pool(_convolve(patch, weight), layer)
+                patch = _pool(_convolve(patch, layer, weight), layer)
                 spikes, membrane = self._fire(patch.values, traces is not None)
                 background = patch.background
                 if patch.box != (0, patch.size[0], 0, patch.size[1]):
@@ -226,25 +247,24 @@ class Network(nn.Module):
         return kernels.leaky(current, self.neuron, self.num_steps, membrane)
 
 
-def _convolve(patch: Patch, convolution: nn.Conv2d) -> Patch:
+def _convolve(patch: Patch, layer: Layer, weight: nn.Conv2d) -> Patch:
     """The convolution of `patch`: every output that touches its box, and the value of all others."""
-    kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], convolution.padding[0]
-    size = tuple((length + 2 * padding - kernel) // stride + 1 for length in patch.size)
-    if padding:
+    size = layer.convolved(patch.size)
+    if layer.padding:
         box, wanted = (0, size[0], 0, size[1]), (0, patch.size[0], 0, patch.size[1])
     else:
-        box, wanted = _reach(patch.box, kernel, stride, size)
+        box, wanted = _reach(patch.box, layer.kernel, layer.stride, size)
     values = patch.grown(wanted)
-    current = functional.conv2d(values.flatten(0, 1), convolution.weight, convolution.bias, stride, padding)
-    background = functional.linear(patch.background, convolution.weight.sum(dim=(2, 3)), convolution.bias)
-    return Patch(current.unflatten(0, values.shape[:2]), background, box, size)
+    current = weight(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+    background = functional.linear(patch.background, weight.weight.sum(dim=(2, 3)), weight.bias)
+    return Patch(current, background, box, size)
 
 
 def _pool(patch: Patch, layer: Layer) -> Patch:
     """Max pooling of `patch`, as `_convolve`."""
     if not layer.pool:
         return patch
-    size = tuple((length - layer.pool) // layer.pool_stride + 1 for length in patch.size)
+    size = layer.pooled(patch.size)
     box, wanted = _reach(patch.box, layer.pool, layer.pool_stride, size)
     values = patch.grown(wanted)
     pooled = functional.max_pool2d(values.flatten(0, 1), layer.pool, layer.pool_stride)
@@ -276,10 +296,11 @@ def build(
 ) -> Network:
     """A network from its notation, or from a name of the `ZOO`.
 
-    `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and mean nothing
-    to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the zoo's entry, and to True
-    for a notation. The weights are PyTorch's default initialisation from `seed`; the global random state is left alone.
-    Raises `ValueError` for a notation that cannot be read, an input too small, or a parameter out of range.
+    `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and
+    mean nothing to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the
+    zoo's entry, and to True for a notation. The weights are PyTorch's default initialisation from `seed`;
+    the global random state is left alone. Raises `ValueError` for a notation that cannot be read, an input
+    too small, or a parameter out of range.
     """
     if architecture in ZOO:
         architecture, default = ZOO[architecture]

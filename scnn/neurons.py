@@ -32,10 +32,12 @@ class Neuron:
 
 
 def check_current(current: torch.Tensor, num_steps: int | None) -> int:
-    """The number of time steps of a `current` `[T, ...]`, or of a constant one `[1, ...]` given for `num_steps`."""
+    """Time steps of a `current` `[T, ...]`, or of a constant one `[1, ...]` given for `num_steps`."""
     steps = current.shape[0] if num_steps is None else num_steps
     if steps < 1 or current.shape[0] not in (1, steps):
-        raise ValueError(f"num_steps is {num_steps}, but the current has {current.shape[0]} time steps, not 1 or it")
+        raise ValueError(
+            f"num_steps is {num_steps}, but the current has {current.shape[0]} time steps, not 1 or it"
+        )
     return steps
 
 
@@ -49,13 +51,13 @@ def leaky(
         U[t] = beta U[t-1] + I[t]                       reset "none"
         S[t] = 1 if U[t] > threshold else 0
 
-    where I is the input current, U the membrane potential (U[-1] = 0), S the spikes and R[t] = S[t-1] the reset,
-    delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's,
-    dS/dU = 1 / (slope |U - threshold| + 1)^2.
+    where I is the input current, U the membrane potential (U[-1] = 0), S the spikes and R[t] = S[t-1] the
+    reset, delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's, dS/dU =
+    1 / (slope |U - threshold| + 1)^2.
 
-    `current` is `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`. Returns spikes and
-    membrane potentials, both `[T, N, ...]`. Follows `snntorch.Leaky` 1.0.0 operation for operation, so that both are
-    equal to the bit. `scnn.kernels.leaky` computes the same faster.
+    `current` is `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`. Returns
+    spikes and membrane potentials, both `[T, N, ...]`. Follows `snntorch.Leaky` 1.0.0 operation for
+    operation, so that both are equal to the bit. `scnn.kernels.leaky` computes the same faster.
     """
     steps = check_current(current, num_steps)
     fire = surrogate.fast_sigmoid(slope=neuron.slope)

@@ -1,0 +1,254 @@
+"""One training, said completely (`Experiment`), and `run`, which does it once and remembers it."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import warnings
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock
+
+from scnn import metrics
+from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, split
+from scnn.features import Features, Images, extract, normalize, statistics
+from scnn.models import Network, build
+from scnn.training import StateError, Training, evaluate, fit, load_network, replacing, save_network
+
+FORMAT = 1  # raise it when the same experiment comes to give other results
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the result of one training; the defaults are the paper's Model B.
+
+    `corpus` is a name or folder of `scnn.data.load_corpus`; `split`, `test` and `validation` as in
+    `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `seed` decides the split, the
+    initial weights and the order of the recordings. Raises `ValueError` naming the parameter and what is
+    valid.
+    """
+
+    corpus: str = "fsdd-1.0.8"
+    split: str = "random"
+    test: float = 0.2
+    validation: float = 0.0
+    features: Features = field(default_factory=Features)
+    model: str = "B"
+    num_steps: int = 10
+    beta: float = 0.5
+    threshold: float = 1.0
+    reset: str = "subtract"
+    slope: float = 25.0
+    epochs: int = 20
+    batch_size: int = 16
+    learning_rate: float = 1.0e-3
+    schedule: str = "constant"
+    seed: int = 0
+
+    def __post_init__(self):
+        self.training()
+        self.build(classes=None)
+
+    def training(self) -> Training:
+        return Training(self.epochs, self.batch_size, self.learning_rate, self.schedule, self.seed)
+
+    def build(self, classes: int | None) -> Network:
+        """The untrained network. Raises `ValueError` if it does not have an output for each of `classes`."""
+        network = build(
+            self.model,
+            num_steps=self.num_steps,
+            beta=self.beta,
+            threshold=self.threshold,
+            reset=self.reset,
+            slope=self.slope,
+            input_shape=(1, self.features.height, self.features.width),
+            seed=self.seed,
+        )
+        if classes not in (None, network.layers[-1].units):
+            raise ValueError(
+                f"model {self.model!r} ends with {network.layers[-1].name}, but there are {classes} classes"
+            )
+        return network
+
+    @property
+    def digest(self) -> str:
+        """Identity of the experiment, the corpus' contents included."""
+        return hashlib.sha256(f"{FORMAT} {self.to_json()} {fingerprint(self.corpus)}".encode()).hexdigest()[
+            :20
+        ]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Experiment":
+        fields = json.loads(text)
+        return cls(**{**fields, "features": Features(**fields["features"])})
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an experiment trains and tests on: its corpus, the split, and all images, normalised."""
+
+    corpus: Corpus
+    split: Split
+    images: Images
+    labels: torch.Tensor
+    normalization: tuple[float, float] | None  # mean and deviation of the training clips, if used
+
+    def part(self, indices) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images `[N, 1, H, W]` and labels `[N]` of `indices`."""
+        return self.images.values[indices], self.labels[indices]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of one experiment, in a folder of its own.
+
+    `metrics` has `accuracy` and `accuracy_membrane` on the test split (0..1), `sparsity_first` (the
+    paper's: share of zeros in the first layer's spikes), `sparsity_all` (all layers), `parameters`, and
+    `macs` of one recording. `made` says where and when: versions, commit, machine, seconds.
+    """
+
+    folder: Path
+    experiment: Experiment
+    metrics: dict[str, float]
+    made: dict[str, Any]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch: loss and accuracy while training, and on the test split after it."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    def network(self) -> Network:
+        """The trained network."""
+        return load_network(self.folder / "network.safetensors")[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _images(corpus: str, contents: str, features: Features) -> tuple[Corpus, Images]:
+    """`contents` is the corpus' fingerprint: files that have changed are read again."""
+    loaded = load_corpus(corpus)
+    return loaded, extract(loaded, features)
+
+
+def load_data(experiment: Experiment) -> Data:
+    """The corpus, split and images of `experiment`."""
+    corpus, images = _images(experiment.corpus, fingerprint(experiment.corpus), experiment.features)
+    parts = split(
+        corpus, experiment.split, test=experiment.test, validation=experiment.validation, seed=experiment.seed
+    )
+    constants = None
+    if experiment.features.normalization == "train":
+        constants = statistics(images, parts.train)
+        images = normalize(images, *constants)
+    return Data(corpus, parts, images, torch.from_numpy(corpus.labels), constants)
+
+
+def run(experiment: Experiment) -> Record:
+    """Train `experiment`, or read what an earlier call remembered of it.
+
+    Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted goes on behind its
+    last epoch; of two processes that want the same one, the second waits and reads. A damaged record is
+    trained again, with a warning.
+    """
+    folder = cache_dir() / "runs" / experiment.digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            try:
+                return _read(folder, experiment)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                warnings.warn(f"{folder} is damaged ({error}): training again", stacklevel=2)
+                shutil.rmtree(folder)
+        unfinished = folder.with_suffix(".unfinished")
+        try:
+            _train(experiment, unfinished)
+        except StateError as error:
+            warnings.warn(f"{error}: training from the beginning", stacklevel=2)
+            shutil.rmtree(unfinished)
+            _train(experiment, unfinished)
+        unfinished.rename(folder)
+        return _read(folder, experiment)
+
+
+def _train(experiment: Experiment, folder: Path) -> None:
+    """Train, from where an earlier call left off in `folder`, and write the whole record there."""
+    data = load_data(experiment)
+    network = experiment.build(len(data.corpus.classes))
+    test = data.part(data.split.test)
+    watched = data.part(data.split.validation) if experiment.validation else test
+    state = folder / "state.safetensors"
+    name = f"{experiment.model} on {data.corpus.name}, seed {experiment.seed}"
+    history = fit(network, *data.part(data.split.train), watched, experiment.training(), state, name)
+    window = data.images.window[data.split.test] if network.layers[0].kernel else None
+    active = metrics.activity(network, test[0], window)
+    result = evaluate(network, *test) | {
+        "sparsity_first": float(active["sparsity"].iloc[0]),
+        "sparsity_all": metrics.sparsity(active),
+        "parameters": network.num_parameters,
+        "macs": metrics.macs(network),
+    }
+    about = {
+        "experiment": json.loads(experiment.to_json()),
+        "classes": data.corpus.classes,
+        "sample_rate": data.corpus.sample_rate,
+        "normalization": data.normalization,
+        "accuracy": result["accuracy"],
+    }
+    weights = folder / "network.safetensors"
+    save_network(network, weights, about)
+    with replacing(folder / "history.csv") as file:
+        pd.DataFrame(history).to_csv(file, index=False)
+    _write_json(folder / "experiment.json", about["experiment"])
+    _write_json(folder / "metrics.json", result)
+    seconds = round(sum(epoch["seconds"] for epoch in history), 2)
+    made = {"format": FORMAT, "weights_sha256": _hash(weights), "seconds": seconds} | _circumstances()
+    _write_json(folder / "made.json", made)
+    state.unlink()
+
+
+def _read(folder: Path, experiment: Experiment) -> Record:
+    """The record in `folder`; an error if a file of it is missing, altered or of another experiment."""
+    found, measured, made = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("experiment", "metrics", "made")
+    )
+    if found != json.loads(experiment.to_json()) or made["format"] != FORMAT:
+        raise ValueError("it is of another experiment or format")
+    if made["weights_sha256"] != _hash(folder / "network.safetensors"):
+        raise ValueError("the weights are not those that were written")
+    record = Record(folder, experiment, measured, made)
+    if len(record.history) != experiment.epochs:
+        raise ValueError("the history is not complete")
+    return record
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=1))
+
+
+def _circumstances() -> dict[str, Any]:
+    """Versions, commit and machine."""
+    root = Path(__file__).parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    inside = (root / ".git").exists() and shutil.which("git")
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() if inside else None
+    return {
+        "versions": {name: version(name) for name in ("scnn-audio", "torch", "numpy", "numba", "librosa")},
+        "python": platform.python_version(),
+        "commit": commit,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }

@@ -1,0 +1,102 @@
+"""What a trained network costs and does: confusion, sparsity per layer and in the data window, operations."""
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import confusion_matrix
+
+from scnn.models import Network
+from scnn.training import predict
+
+_BATCH = 20  # recordings traced at once: a trace keeps every layer's whole maps over time
+
+
+def confusion(network: Network, images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
+    """How often class i was taken for class j: int64 `[classes, classes]`, rows true, columns predicted."""
+    return confusion_matrix(labels, predict(network, images), labels=range(classes))
+
+
+def layer_costs(network: Network) -> pd.DataFrame:
+    """Each layer's parameters and dense multiply-accumulates (MACs), indexed by layer.
+
+    `macs` are those of one time step and one recording. The paper's count for a network multiplies their
+    sum by the time steps, although the first layer's current is constant under direct encoding and needs
+    computing once only.
+    """
+    rows, size = [], network.input_shape[1:]
+    for layer, weight in zip(network.layers, network.weights, strict=True):
+        size = layer.convolved(size) if layer.kernel else (1, 1)
+        parameters = weight.weight.numel() + weight.bias.numel()
+        rows.append((layer.name, parameters, weight.weight.numel() * size[0] * size[1]))
+        size = layer.pooled(size)
+    return pd.DataFrame(rows, columns=["layer", "parameters", "macs"]).set_index("layer")
+
+
+def macs(network: Network) -> int:
+    """Dense multiply-accumulates of one recording, as the paper counts: every layer at every time step."""
+    return int(layer_costs(network)["macs"].sum()) * (network.num_steps if network.spiking else 1)
+
+
+def window_of(network: Network, window: torch.Tensor) -> torch.Tensor:
+    """Which neurons of the first layer see data, not padding alone: bool `[N, height, width]`.
+
+    `window` is bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`).
+    """
+    layer = network.layers[0]
+    if not layer.kernel:
+        raise ValueError(f"the first layer of {network.architecture} is not a convolution: it has no map")
+    seen = torch.nn.functional.max_pool2d(
+        torch.nn.functional.pad(window[:, None].float(), [layer.padding] * 4), layer.kernel, layer.stride
+    )
+    if layer.pool:
+        seen = torch.nn.functional.max_pool2d(seen, layer.pool, layer.pool_stride)
+    return seen[:, 0] > 0
+
+
+def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None = None) -> pd.DataFrame:
+    """What each layer's neurons did over `images`, indexed by layer.
+
+    Columns: `neurons` per recording; and as shares in 0..1: `rate` of spikes per neuron and time step (for
+    a ReLU network, of values above zero); `sparsity` = 1 - rate; of neurons, averaged over the recordings:
+    `silent` at every step, `always` spiking at every step, and `changing` in between. The paper's sparsity
+    figure is the first layer's (there accumulated over training and test). With `window` (bool `[N, H, W]`)
+    the row "window" gives the first layer's neurons that see any data.
+    """
+    names = [layer.name for layer in network.layers]
+    if window is not None:
+        names.append("window")
+    sums = np.zeros((len(names), 4))
+    for start in range(0, len(images), _BATCH):
+        traces = network.trace(images[start : start + _BATCH])
+        for row, trace in enumerate(traces):
+            sums[row] += _count(trace.spikes.flatten(1))
+        if window is not None:
+            inside = window_of(network, window[start : start + _BATCH])
+            sums[-1] += _count(traces[0].spikes.movedim(2, -1)[:, inside].flatten(1))
+    rate, silent, always = (sums[:, :3] / sums[:, 3:]).T
+    shares = {
+        "rate": rate,
+        "sparsity": 1 - rate,
+        "silent": silent,
+        "always": always,
+        "changing": 1 - silent - always,
+    }
+    return pd.DataFrame({"neurons": sums[:, 3] / len(images)} | shares, index=pd.Index(names, name="layer"))
+
+
+def sparsity(table: pd.DataFrame) -> float:
+    """Share of zeros among all layers' spikes: the mean of `activity`'s rows, by their neurons."""
+    layers = table[table.index != "window"]
+    return float(np.average(layers["sparsity"], weights=layers["neurons"]))
+
+
+def _count(spikes: torch.Tensor) -> tuple[float, float, float, int]:
+    """Of spikes [T, neurons]: their sum per time step, neurons never and always spiking, and neurons."""
+    counts = (spikes > 0).sum(dim=0)
+    steps = len(spikes)
+    return (
+        counts.sum().item() / steps,
+        (counts == 0).sum().item(),
+        (counts == steps).sum().item(),
+        counts.numel(),
+    )

@@ -1,0 +1,278 @@
+"""Training a network: loss, read-out, epochs, and checkpoints from which training goes on after a kill."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+from tqdm import tqdm
+
+from scnn.models import Network, Output
+from scnn.neurons import Neuron
+
+FORMAT = "scnn network 1"
+READOUTS = ("spikes", "membrane")
+SCHEDULES = ("constant", "cosine")
+_EVALUATION_BATCH = 50
+
+
+class StateError(ValueError):
+    """A training state that cannot be gone on from: damaged, or of another training."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained; the defaults are the paper's. Raises `ValueError` naming the parameter."""
+
+    epochs: int = 20
+    batch_size: int = 16  # recordings
+    learning_rate: float = 1.0e-3  # Adam's
+    schedule: str = "constant"  # of the learning rate: one of SCHEDULES; cosine falls to 0 over the epochs
+    seed: int = 0  # of the order of the recordings
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of `epoch`, counted from 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+
+
+def loss(output: Output, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the output membranes, summed over the time steps and averaged over the recordings.
+
+    `labels` are int64 `[N]`. For a ReLU network it is the cross-entropy of the logits.
+    """
+    steps = output.membrane.shape[0]
+    return steps * functional.cross_entropy(output.membrane.flatten(0, 1), labels.repeat(steps))
+
+
+def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
+    """Evidence for each class, `[N, classes]`: spikes counted over time, or the membrane's sum over time.
+
+    Raises `ValueError` for a readout not in `READOUTS`. A ReLU network has its logits in either case.
+    """
+    if readout not in READOUTS:
+        raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {readout!r}")
+    return (output.membrane if readout == "membrane" or output.spikes is None else output.spikes).sum(dim=0)
+
+
+def predict(network: Network, images: torch.Tensor, readout: str = "spikes") -> torch.Tensor:
+    """The class of each image, int64 `[N]`: that of most evidence, the first of several equal ones."""
+    with torch.no_grad():
+        return torch.cat(
+            [scores(network(part), readout).argmax(dim=1) for part in images.split(_EVALUATION_BATCH)]
+        )
+
+
+def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Loss, and accuracy in 0..1 by spike count and by membrane, over all of `images`."""
+    sums = {"loss": 0.0, "accuracy": 0, "accuracy_membrane": 0}
+    with torch.no_grad():
+        for part, target in zip(
+            images.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True
+        ):
+            output = network(part)
+            sums["loss"] += loss(output, target).item() * len(part)
+            sums["accuracy"] += (scores(output).argmax(dim=1) == target).sum().item()
+            sums["accuracy_membrane"] += (scores(output, "membrane").argmax(dim=1) == target).sum().item()
+    return {name: value / len(images) for name, value in sums.items()}
+
+
+def fit(
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    held_out: tuple[torch.Tensor, torch.Tensor],
+    training: Training = Training(),
+    state: Path | None = None,
+    progress: str = "training",
+) -> list[dict[str, float]]:
+    """Train `network` in place on `images` `[N, C, H, W]` and `labels` `[N]`; the history, a row an epoch.
+
+    After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
+    is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
+    with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
+    a terminal.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate, fused=True)
+    history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
+    bar = tqdm(
+        range(training.epochs), desc=progress, initial=len(history), unit="epoch", disable=None, leave=False
+    )
+    for epoch in range(len(history), training.epochs):
+        start = time.perf_counter()
+        optimizer.param_groups[0]["lr"] = training.rate(epoch)
+        order = torch.from_numpy(np.random.default_rng([training.seed, epoch]).permutation(len(images)))
+        total, right = 0.0, 0
+        for batch in order.split(training.batch_size):
+            target = labels[batch]
+            output = network(images[batch])
+            value = loss(output, target)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += value.item() * len(batch)
+            right += (scores(output).argmax(dim=1) == target).sum().item()
+        tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
+        seconds = time.perf_counter() - start
+        row = {
+            "epoch": epoch + 1,
+            "seconds": seconds,
+            "loss": total / len(images),
+            "accuracy": right / len(images),
+        }
+        history.append(row | tested)
+        if state is not None:
+            _suspend(state, network, optimizer, training, history)
+        bar.update()
+        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", accuracy=f"{history[-1]['held_out_accuracy']:.3f}")
+    bar.close()
+    return history
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write to, which takes the place of `path` once all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{error.strerror or error}; {path} was left as it was", str(path)
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_network(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
+    """Write weights and description to a safetensors file; `about` is any JSON to keep beside them.
+
+    The file's header is plain JSON text, and holds all that `load_network` needs.
+    """
+    header = {
+        "format": FORMAT,
+        "network": json.dumps(_description(network)),
+        "about": json.dumps(about or {}),
+    }
+    with replacing(Path(path)) as file:
+        try:
+            save_file(
+                {name: weight.contiguous() for name, weight in network.state_dict().items()}, file, header
+            )
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(None, str(error)) from error
+
+
+def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
+    """The network of `save_network`, and what was kept beside it. Nothing in the file is ever executed.
+
+    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged, was not written
+    by `save_network`, or whose weights do not fit its description.
+    """
+    header, weights = read_tensors(Path(path), FORMAT)
+    try:
+        saved = json.loads(header["network"])
+        neuron = Neuron(**saved.pop("neuron"))
+        with torch.device("meta"):  # shapes alone: a forged header must not make us fill the memory
+            network = Network(neuron=neuron, **saved)
+        about = json.loads(header["about"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: the description of the network in its header cannot be used ({error})"
+        ) from error
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if expected != found or any(weight.dtype != torch.float32 for weight in weights.values()):
+        raise ValueError(
+            f"{path}: its weights do not fit {network.architecture}: {found} instead of {expected}"
+        )
+    network.load_state_dict(weights, assign=True)
+    network.requires_grad_(True)
+    return network, about
+
+
+def read_tensors(path: Path, form: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file of the format `form`; errors as `load_network`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+    if header.get("format") != form:
+        raise ValueError(f"{path}: its header says format {header.get('format')!r}; this reads {form!r}")
+    return header, tensors
+
+
+def _description(network: Network) -> dict[str, Any]:
+    return {
+        "architecture": network.architecture,
+        "num_steps": network.num_steps,
+        "neuron": asdict(network.neuron),
+        "input_shape": list(network.input_shape),
+        "spiking": network.spiking,
+    }
+
+
+_STATE = "scnn training state 1"
+
+
+def _suspend(state, network, optimizer, training, history) -> None:
+    tensors = {f"weight/{name}": weight for name, weight in network.state_dict().items()}
+    for (name, _), moments in zip(
+        network.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
+    ):
+        tensors |= {f"{moment}/{name}": value for moment, value in moments.items()}
+    about = {"training": asdict(training), "network": _description(network), "history": history}
+    with replacing(state) as file:
+        try:
+            save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
+        except SafetensorError as error:
+            raise OSError(None, str(error)) from error
+
+
+def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
+    try:
+        header, tensors = read_tensors(state, _STATE)
+    except ValueError as error:
+        raise StateError(str(error)) from error
+    about = json.loads(header["about"])
+    if about["training"] != asdict(training) or about["network"] != _description(network):
+        raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, name = key.split("/", 1)
+        groups.setdefault(kind, {})[name] = tensor
+    network.load_state_dict(groups.pop("weight"))
+    names = [name for name, _ in network.named_parameters()]
+    moments = {i: {kind: group[name] for kind, group in groups.items()} for i, name in enumerate(names)}
+    settings = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": settings})
+    return about["history"]
