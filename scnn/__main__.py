@@ -1,0 +1,207 @@
+"""The command line: `scnn data`, `scnn train` and `scnn predict`."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scnn import __version__
+from scnn.data import CORPORA, load_corpus, read_audio
+from scnn.experiment import Experiment, run
+from scnn.features import Features, image, normalize
+from scnn.models import ZOO, Network
+from scnn.training import load_network, scores
+
+PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"
+_HELP = {
+    "corpus": f"{', '.join(CORPORA)}, or a folder with a sub-folder of recordings per class",
+    "split": "random, official (the corpus' own), or speaker:NAME (leave one out)",
+    "test": "share of recordings held out for the test",
+    "validation": "share of recordings held out for validation",
+    "model": f"{', '.join(ZOO)}, or a notation such as 6C3-P2-128FC-10FC",
+    "num_steps": "time steps T",
+    "beta": "leak of the membrane, 0 to 1",
+    "threshold": "membrane potential above which a neuron spikes",
+    "reset": "subtract, zero or none",
+    "slope": "steepness of the surrogate gradient",
+    "epochs": "passes over the training recordings",
+    "batch_size": "recordings per step",
+    "learning_rate": "Adam's step size",
+    "schedule": "of the learning rate: constant or cosine",
+    "seed": "of the split, the initial weights and the order of the recordings",
+    "kind": "mfcc, logmel or energy",
+    "bands": "coefficients, mel bands or filters",
+    "hop": "samples between frames",
+    "frame": "samples in a frame; by default 2048, and 256 for energy",
+    "trim_db": "cut silence this many dB below the loudest frame off both ends; none keeps all",
+    "height": "rows of the image",
+    "width": "columns of the image",
+    "normalization": "none, clip, band or train",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0, 1 for an input that could not be used, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.call(options)
+    except (ValueError, OSError) as error:
+        print(f"scnn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("scnn: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("scnn", description="Spiking convolutional networks for spoken digits.")
+    parser.add_argument("--version", action="version", version=f"scnn {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    text = (
+        "Describe a corpus. The Free Spoken Digit Dataset is downloaded and verified if it is not there yet."
+    )
+    data = commands.add_parser("data", help="describe or fetch a corpus", description=text)
+    data.add_argument("corpus", nargs="?", default="fsdd", help=_HELP["corpus"] + " (default: %(default)s)")
+    data.add_argument("--json", action="store_true", help="print one line of JSON")
+    data.set_defaults(call=_data)
+
+    text = """Train one network and print how it did on the recordings held out. The result is remembered: the
+    same command again reads it, and after an interruption it goes on from the last finished epoch."""
+    train = commands.add_parser("train", help="train a network", description=text)
+    groups = train.add_argument_group("experiment"), train.add_argument_group("features")
+    for group, kind in zip(groups, (Experiment, Features), strict=True):
+        for field in dataclasses.fields(kind):
+            if field.name != "features":
+                option = f"--{field.name.replace('_', '-')}"
+                text = _HELP[field.name] + ("" if field.default is None else f" (default: {field.default})")
+                group.add_argument(option, type=_reader(field), metavar=_metavar(field), help=text)
+    train.add_argument(
+        "--save", metavar="FILE", type=Path, help="copy the trained network to this file, for predict"
+    )
+    train.add_argument("--json", action="store_true", help="print one line of JSON")
+    train.set_defaults(call=_train)
+
+    text = """Which digit is spoken in each recording? Prints the digit, the network's confidence (the softmax
+    of the output membranes, averaged over time) and the spikes of each output neuron."""
+    predict = commands.add_parser("predict", help="recognise the digit in recordings", description=text)
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="WAV, FLAC or Ogg, any rate and channels"
+    )
+    predict.add_argument(
+        "--network",
+        type=Path,
+        default=PRETRAINED,
+        metavar="FILE",
+        help="a file written by train --save (default: the packaged one, trained on FSDD)",
+    )
+    predict.add_argument("--json", action="store_true", help="print one line of JSON per recording")
+    predict.set_defaults(call=_predict)
+    return parser
+
+
+def _metavar(field: dataclasses.Field) -> str:
+    kinds = {int: "N", float: "X"}
+    return {"trim_db": "X", "frame": "N"}.get(field.name, kinds.get(field.type, "NAME"))
+
+
+def _reader(field: dataclasses.Field):
+    if field.name == "trim_db":
+        return lambda text: None if text.lower() == "none" else float(text)
+    return int if field.name == "frame" else field.type
+
+
+def _data(options: argparse.Namespace) -> int:
+    corpus = load_corpus(options.corpus)
+    seconds = [len(waveform) / corpus.sample_rate for waveform in corpus.waveforms]
+    about = {
+        "corpus": corpus.name,
+        "source": corpus.source,
+        "recordings": len(corpus),
+        "classes": list(corpus.classes),
+        "speakers": np.unique(corpus.speakers).tolist(),
+        "sample_rate_hz": corpus.sample_rate,
+        "seconds_median": round(float(np.median(seconds)), 3),
+        "seconds_longest": round(max(seconds), 3),
+    }
+    _print(about, options.json)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(options).items() if name in _HELP and value is not None}
+    names = {field.name for field in dataclasses.fields(Features)}
+    features = Features(**{name: value for name, value in given.items() if name in names})
+    experiment = Experiment(
+        features=features, **{name: value for name, value in given.items() if name not in names}
+    )
+    record = run(experiment)
+    if options.save is not None:
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record.folder / "network.safetensors", options.save)
+    _print(record.metrics | {"seconds": record.made["seconds"], "record": str(record.folder)}, options.json)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    network, about = load_network(options.network)
+    failed = 0
+    for file in options.files:
+        try:
+            found = recognise(file, network, about)
+        except (ValueError, OSError) as error:
+            print(f"scnn: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        if options.json:
+            print(json.dumps(found))
+        else:
+            spikes = " ".join(f"{name}:{count}" for name, count in found["spikes"].items())
+            print(f"{file}  {found['digit']}  confidence {found['confidence']:.2f}  spikes {spikes}")
+    return failed
+
+
+def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
+    """What `network` hears in an audio file: `digit` (its class), `confidence` (0..1), `spikes` per class.
+
+    `about` is what `scnn.training.load_network` gave beside the network. Raises as `scnn.data.read_audio`, and
+    `ValueError` for a network that was not saved with its features.
+    """
+    try:
+        rate, classes = about["sample_rate"], about["classes"]
+        features, constants = Features(**about["experiment"]["features"]), about["normalization"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"this network does not say how its features were made ({error} is missing)"
+        ) from error
+    images = image(read_audio(file, rate), rate, features)
+    if constants is not None:
+        images = normalize(images, *constants)
+    with torch.no_grad():
+        output = network(images.values)
+    counts = scores(output)[0]
+    best = int(counts.argmax())
+    confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
+    spikes = {} if output.spikes is None else dict(zip(classes, counts.int().tolist(), strict=True))
+    return {"file": str(file), "digit": classes[best], "confidence": round(confidence, 4), "spikes": spikes}
+
+
+def _print(about: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(about))
+        return
+    for name, value in about.items():
+        value = round(value, 4) if isinstance(value, float) else value
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name:18} {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
