@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -217,6 +218,18 @@ def _standardized(images: Images, mean: float | torch.Tensor, deviation: float |
     return Images(values.masked_fill(~images.window[:, None], 0.0), images.window)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch: on batches this small, waiting for a second one costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def _compute(
     waveforms: Sequence[np.ndarray], sample_rate: int, features: Features, names: Sequence[str]
 ) -> Images:

@@ -159,6 +159,18 @@ def test_image_does_not_depend_on_the_batch(chirps, kind):
         assert torch.equal(alone.window[0], together.window[index])
 
 
+def test_number_of_threads_is_given_back(chirps):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        extract(chirps, Features(), cache=False)
+        with pytest.raises(ValueError):
+            image(np.zeros(4000), RATE, Features())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_clip_normalization(chirps):
     images = extract(chirps, Features(normalization="clip"))
     for values, window in zip(images.values, images.window, strict=True):
