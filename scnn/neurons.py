@@ -1,11 +1,13 @@
-"""Spiking neurons: the leaky integrate-and-fire unit of the networks, over a whole sequence at once."""
+"""Spiking neurons over a whole sequence: the leaky unit of the networks, and a neuron in millivolts."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from snntorch import surrogate
 
 RESETS = ("subtract", "zero", "none")
+BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,110 @@ def leaky(
         spikes.append(fire(membrane - neuron.threshold))
         membranes.append(membrane)
     return torch.stack(spikes), torch.stack(membranes)
+
+
+@dataclass(frozen=True)
+class Biophysical:
+    """The parameters of a leaky integrate-and-fire neuron in millivolts; the defaults are the paper's.
+
+    rest: mV, membrane potential without current.
+    threshold: mV, above `rest`; a membrane potential above it spikes.
+    tau: time steps in which a deviation from rest falls to 1/e.
+    refractory: time steps after a spike in which the neuron neither integrates nor spikes.
+    reset: where a spike takes the membrane, one of `BIOPHYSICAL_RESETS`.
+
+    Raises `ValueError` naming the parameter and what is valid.
+    """
+
+    rest: float = -75.0
+    threshold: float = -55.0
+    tau: float = 10.0
+    refractory: int = 2
+    reset: str = "rest"
+
+    def __post_init__(self):
+        if not math.isfinite(self.rest):
+            raise ValueError(f"rest must be a finite number of mV, not {self.rest}")
+        if not self.rest < self.threshold < math.inf:
+            raise ValueError(
+                f"threshold must be finite and above rest ({self.rest} mV), not {self.threshold}"
+            )
+        if not 0.0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a positive number of time steps, not {self.tau}")
+        if isinstance(self.refractory, bool) or not isinstance(self.refractory, int) or self.refractory < 0:
+            raise ValueError(
+                f"refractory must be a whole number of time steps, at least 0, not {self.refractory!r}"
+            )
+        if self.reset not in BIOPHYSICAL_RESETS:
+            raise ValueError(f"reset must be one of {', '.join(BIOPHYSICAL_RESETS)}, not {self.reset!r}")
+
+
+def biophysical(
+    current: torch.Tensor, neuron: Biophysical = Biophysical()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A leaky integrate-and-fire neuron in millivolts, with a refractory period, over a whole sequence::
+
+        V[t] = rest + a (V[t-1] - rest) + (1 - a) I[t]      with a = exp(-1 / tau)
+        S[t] = 1 if V[t] > threshold else 0
+
+    where I is the input current times the resistance of the membrane, in mV: a constant current holds the
+    membrane at rest + I, and the neuron spikes only for I > threshold - rest. V[-1] = rest. The step is
+    exact for a current that is constant within it. On a scale where rest is 0 and the threshold 1, this is
+    the networks' leaky unit with beta = a, apart from the factor 1 - a of the current.
+
+    V[t] shows the crossing; from the next step on the membrane is at its reset potential, for `refractory`
+    steps or, if there are none, before that step's current comes in. The reset potential after a spike at
+    V is, by `neuron.reset`:
+
+    - "subtract": V - (threshold - rest), so that what went above the threshold is kept above rest.
+    - "zero": 0 mV, as the name says. On a scale with rest at 0 that is "rest". With the default scale 0 mV
+      lies far above the threshold: the first spike is followed by one at every step that the refractory
+      period allows, for ever, with or without current.
+    - "rest": rest.
+
+    Args:
+        current: mV, `[T]` or `[T, N, ...]`, floating point.
+        neuron: its parameters.
+
+    Returns:
+        Spikes (0 or 1) and membrane potentials (mV), both shaped as `current`.
+
+    Raises:
+        ValueError: the current has no time steps, is not floating point, or is not finite everywhere.
+    """
+    if current.dim() == 0 or current.shape[0] < 1:
+        raise ValueError(f"current must be [T, ...] with at least one time step, not {list(current.shape)}")
+    if not current.is_floating_point():
+        raise ValueError(f"current must be floating point, not {current.dtype}")
+    if not current.isfinite().all():
+        raise ValueError("current has values that are not finite numbers")
+    kept = math.exp(-1.0 / neuron.tau)
+    potential = torch.full_like(current[0], neuron.rest)
+    waiting = torch.zeros_like(current[0])  # time steps still to be spent at the reset potential
+    spikes, membrane = [], []
+    for now in current:
+        integrated = neuron.rest + kept * (potential - neuron.rest) + (1.0 - kept) * now
+        free = waiting == 0
+        potential = torch.where(free, integrated, potential)
+        fired = free & (potential > neuron.threshold)
+        spikes.append(fired.to(current.dtype))
+        membrane.append(potential)
+        waiting = torch.where(fired, float(neuron.refractory), (waiting - 1).clamp(min=0))
+        potential = torch.where(fired, _reset(potential, neuron), potential)
+    return torch.stack(spikes), torch.stack(membrane)
+
+
+def _reset(potential: torch.Tensor, neuron: Biophysical) -> torch.Tensor:
+    if neuron.reset == "subtract":
+        return potential - (neuron.threshold - neuron.rest)
+    return torch.full_like(potential, 0.0 if neuron.reset == "zero" else neuron.rest)
+
+
+def count(spikes: torch.Tensor) -> torch.Tensor:
+    """Read-out of `spikes` `[T, ...]` as their number: it grows with the length of the recording."""
+    return spikes.sum(dim=0)
+
+
+def rate(spikes: torch.Tensor) -> torch.Tensor:
+    """Read-out of `spikes` `[T, ...]` as the share of time steps with one: from 0 to 1 / (1 + refractory)."""
+    return spikes.mean(dim=0)
