@@ -106,6 +106,15 @@ def test_parity_with_librosa_for_other_settings(hop, bands, size):
     np.testing.assert_allclose(image(chirp(3900), RATE, features).values[0, 0], expected, rtol=0, atol=0.01)
 
 
+def test_quiet_bands_end_80_decibels_below_the_loudest():
+    tone = np.sin(2 * np.pi * 440 * np.arange(4000) / RATE).astype(np.float32)
+    images = image(tone, RATE, Features(kind="logmel", bands=32))
+    levels = images.values[0, 0][images.window[0]]
+    assert levels.max() - levels.min() == pytest.approx(80, abs=1e-4)
+    expected, _ = by_librosa(tone, RATE)
+    np.testing.assert_allclose(image(tone, RATE, Features()).values[0, 0], expected, rtol=0, atol=0.01)
+
+
 def test_log_mel_is_librosas_in_decibels():
     waveform = chirp(3000)
     images = image(waveform, RATE, Features(kind="logmel", bands=32, width=6, trim_db=None))
