@@ -171,7 +171,7 @@ def _predict(options: argparse.Namespace) -> int:
 def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
     """What `network` hears in an audio file: `digit` (its class), `confidence` (0..1), `spikes` per class.
 
-    `about` is what `scnn.training.load_network` gave beside the network. Raises as `scnn.data.read_audio`, and
+    `about` is what `scnn.training.load_network` gave beside it. Raises as `scnn.data.read_audio`, and
     `ValueError` for a network that was not saved with its features.
     """
     try:

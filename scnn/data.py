@@ -26,6 +26,7 @@ import pooch
 import requests
 import soundfile
 from filelock import FileLock
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 CORPORA = ("fsdd", "fsdd-1.0.8", "espeak")
@@ -118,6 +119,22 @@ def cache_dir() -> Path:
     folder = Path(os.environ.get("SCNN_HOME") or pooch.os_cache("scnn")).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write to, which takes the place of `path` once all went well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:  # the latter for a disk that is full
+        raise OSError(f"{path} could not be written ({error}); it was left as it was") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_corpus(

@@ -4,10 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import json
+import multiprocessing
+import os
 import platform
 import shutil
 import subprocess
 import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +21,13 @@ from typing import Any
 import pandas as pd
 import torch
 from filelock import FileLock
+from tqdm import tqdm
 
 from scnn import metrics
-from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, split
+from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, replacing, split
 from scnn.features import Features, Images, extract, normalize, statistics
 from scnn.models import Network, build
-from scnn.training import StateError, Training, evaluate, fit, load_network, replacing, save_network
+from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
 
 FORMAT = 1  # raise it when the same experiment comes to give other results
 
@@ -160,7 +166,7 @@ def run(experiment: Experiment) -> Record:
     last epoch; of two processes that want the same one, the second waits and reads. A damaged record is
     trained again, with a warning.
     """
-    folder = cache_dir() / "runs" / experiment.digest
+    folder = _folder(experiment)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
@@ -180,6 +186,45 @@ def run(experiment: Experiment) -> Record:
         return _read(folder, experiment)
 
 
+def _folder(experiment: Experiment) -> Path:
+    return cache_dir() / "runs" / experiment.digest
+
+
+def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> list[Record]:
+    """`run` for each of `experiments`, several at once in processes of their own: by default one per core.
+
+    The progress and the remaining time are shown on a terminal. What is finished when the call is interrupted
+    is remembered.
+    """
+    todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
+    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    if workers > 1:
+        context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
+        with ProcessPoolExecutor(workers, context) as pool:
+            try:
+                jobs = [pool.submit(run, each) for each in todo]
+                for job in tqdm(
+                    as_completed(jobs), desc="trainings", total=len(jobs), disable=None, leave=False
+                ):
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [run(each) for each in experiments]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for PyTorch: the same bits whatever the number of cores, which other trainings use meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def _train(experiment: Experiment, folder: Path) -> None:
     """Train, from where an earlier call left off in `folder`, and write the whole record there."""
     data = load_data(experiment)
@@ -250,5 +295,5 @@ def _circumstances() -> dict[str, Any]:
         "versions": {name: version(name) for name in ("scnn-audio", "torch", "numpy", "numba", "librosa")},
         "python": platform.python_version(),
         "commit": commit,
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.system()} {platform.machine()}",
     }

@@ -10,8 +10,6 @@ import functools
 import hashlib
 import json
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from safetensors.torch import save_file
 from scipy.signal import butter, sosfilt
 
 from scnn._torchaudio import torchaudio
-from scnn.data import Corpus, cache_dir
+from scnn.data import Corpus, cache_dir, replacing
 
 KINDS = ("mfcc", "logmel", "energy")
 NORMALIZATIONS = ("none", "clip", "band", "train")
@@ -358,16 +356,9 @@ def _checksum(images: Images) -> str:
 
 
 def _save(images: Images, path: Path) -> None:
-    """Write under a temporary name and rename, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
-    try:
+    with replacing(path) as file:
         tensors = {"values": images.values, "window": images.window}
-        save_file(tensors, name, metadata={"checksum": _checksum(images)})
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        save_file(tensors, file, metadata={"checksum": _checksum(images)})
 
 
 def _load(path: Path) -> Images | None:

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from tqdm import tqdm
 
+from scnn.data import replacing
 from scnn.models import Network, Output
 from scnn.neurons import Neuron
 
@@ -151,24 +149,6 @@ def fit(
     return history
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write to, which takes the place of `path` once all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror or error}; {path} was left as it was", str(path)
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_network(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
     """Write weights and description to a safetensors file; `about` is any JSON to keep beside them.
 
@@ -180,12 +160,7 @@ def save_network(network: Network, path: Path | str, about: dict[str, Any] | Non
         "about": json.dumps(about or {}),
     }
     with replacing(Path(path)) as file:
-        try:
-            save_file(
-                {name: weight.contiguous() for name, weight in network.state_dict().items()}, file, header
-            )
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(None, str(error)) from error
+        save_file({name: weight.contiguous() for name, weight in network.state_dict().items()}, file, header)
 
 
 def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
@@ -252,10 +227,7 @@ def _suspend(state, network, optimizer, training, history) -> None:
         tensors |= {f"{moment}/{name}": value for moment, value in moments.items()}
     about = {"training": asdict(training), "network": _description(network), "history": history}
     with replacing(state) as file:
-        try:
-            save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
-        except SafetensorError as error:
-            raise OSError(None, str(error)) from error
+        save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
 
 
 def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
