@@ -42,12 +42,10 @@ NOTICE = (
 def begin(corpus: str, seed: int) -> None:
     """Check a page's corpus and seed, seed torch, set the figure style, and tell of a stand-in corpus.
 
-    Args:
-        corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
-        seed: seed of torch's global generator; hand it to every other generator, split and loader too.
+    corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
+    seed: of torch's global generator; hand it to every other generator, split and loader too.
 
-    Raises:
-        ValueError: the corpus is neither a known name nor a folder, or the seed is not a whole number from 0.
+    Raises ValueError for a corpus that is neither known nor a folder, and for a seed below 0 or not whole.
     """
     if corpus not in data.CORPORA and not Path(corpus).is_dir():
         raise ValueError(
@@ -78,13 +76,10 @@ class Between:
 def check(name: str, value: object, valid: Between | range | Collection) -> None:
     """Stop with the list of valid values unless `value` is one of them.
 
-    Args:
-        name: the parameter's name, for the message.
-        value: what the parameter holds.
-        valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
+    name, value: the parameter's, for the message.
+    valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
 
-    Raises:
-        ValueError: the value is not valid; the message names the parameter and lists what is.
+    Raises ValueError, which names the parameter and lists what is valid.
     """
     if isinstance(valid, Between):
         fits = value in valid
@@ -99,8 +94,7 @@ def check(name: str, value: object, valid: Between | range | Collection) -> None
 def check_each(name: str, values: object, valid: Between | range | Collection) -> None:
     """`check` for a parameter that holds a list: at least one value, each of them valid.
 
-    Raises:
-        ValueError: it is not a list, it is empty, or one of its values is not valid.
+    Raises ValueError where it is not a list, is empty, or holds a value that is not valid.
     """
     if not isinstance(values, list) or not values:
         raise ValueError(
@@ -135,11 +129,9 @@ def _show_notice() -> None:
 def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """The names and default values in the cell tagged `parameters`.
 
-    Args:
-        notebook: the notebook as nbformat reads it.
+    notebook: as nbformat reads it.
 
-    Raises:
-        ValueError: there is not exactly one such cell, or it holds anything but `name = literal`.
+    Raises ValueError unless there is exactly one such cell, which holds nothing but `name = literal`.
     """
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1:
@@ -162,8 +154,7 @@ def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
 def match_parameters(defaults: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse parameters that a notebook does not have, or that are of another type than its default.
 
-    Raises:
-        ValueError: naming the parameter and listing the valid ones with their defaults.
+    Raises ValueError, which names the parameter and lists the valid ones with their defaults.
     """
     valid = ", ".join(f"{name} = {value!r}" for name, value in defaults.items())
     for name, value in wanted.items():
@@ -200,12 +191,10 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
     A notebook is not run again where its cells, its parameters, the corpus and the package are those of the
     run already at its target. A run moves to its target when complete, so an interrupt keeps what finished.
 
-    Args:
-        jobs: the notebooks.
-        scratch: folder for the notebook that is running; one that fails stays there.
+    jobs: the notebooks.
+    scratch: folder for the notebook that is running; one that fails stays there.
 
-    Returns:
-        One message for each notebook that failed: notebook, cell and error.
+    Returns one message for each notebook that failed: notebook, cell and error.
     """
     import nbformat  # here, so that reading a page's own cells does not ask for the [book] extra
     from nbclient.exceptions import DeadKernelError
@@ -307,9 +296,7 @@ def _digest(notebook: Mapping[str, Any], wanted: Mapping[str, Any], package: str
 def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
     """The notebooks of the project in `root`, or those whose file names start with one of `names`.
 
-    Raises:
-        FileNotFoundError: there is no notebook in `root`.
-        ValueError: a name fits none of them; the message lists them.
+    Raises FileNotFoundError where `root` has no notebook; ValueError, which lists them, if a name fits none.
     """
     found = sorted((root / "notebooks").glob("*.ipynb"))
     if not found:
@@ -323,9 +310,8 @@ def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
 def render(root: Path, quick: bool) -> int:
     """Render the site to `_build/html` with jupyter-book, warnings being errors, and return its exit status.
 
-    Args:
-        root: the project.
-        quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`.
+    root: the project.
+    quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`.
     """
     source = root
     if quick:

@@ -1,0 +1,65 @@
+"""Sphinx extension: read the package's docstrings, which are written as plain text, as reStructuredText.
+
+They use four conventions: `code` in single backticks, lists with dashes, indented formulas, and a legend of
+lines `name: text` with their continuation indented. Whatever else looks like markup is text.
+"""
+
+import re
+from itertools import groupby
+
+LEGEND = re.compile(r"(\w+(?:, \w+)*): (.*)")
+CODE = re.compile(r"((?<![`:])`[^`]+`(?!`))")
+
+
+def _prose(lines: list[str]) -> list[str]:
+    """Text: its `code` in double backticks, nothing else taken for markup, a list set off by a line."""
+    pieces = CODE.split("\n".join(lines))
+    for number, piece in enumerate(pieces):
+        pieces[number] = f"`{piece}`" if number % 2 else re.sub(r"([*|\\]|_(?!\w))", r"\\\1", piece)
+    written = "".join(pieces).split("\n")
+    items = [number for number, line in enumerate(written) if line.lstrip().startswith("- ")]
+    if items and items[0] > 0:
+        written.insert(items[0], "")
+    return written
+
+
+def _legend(lines: list[str]) -> list[str]:
+    """A legend as a definition list: the name, and below it its text."""
+    written, texts = [], []
+    for line in lines:
+        if entry := LEGEND.fullmatch(line):
+            texts.append((entry[1], [f"    {entry[2]}"]))
+        else:
+            texts[-1][1].append(line)
+    for names, text in texts:
+        written += [", ".join(f"``{name}``" for name in names.split(", ")), *_prose(text)]
+    return written
+
+
+def convert(docstring: list[str]) -> list[str]:
+    """The lines of a plain docstring as reStructuredText."""
+    written = []
+    for filled, group in groupby(docstring, key=lambda line: bool(line.strip())):
+        if not filled:
+            continue
+        block = list(group)
+        if all(line.startswith("    ") for line in block):
+            written += ["::", "", *block]
+        elif LEGEND.fullmatch(block[0]) and all(
+            LEGEND.fullmatch(line) or line.startswith(" ") for line in block
+        ):
+            written += _legend(block)
+        else:
+            written += _prose(block)
+        written.append("")
+    return written
+
+
+def setup(app) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("autodoc-process-docstring", lambda app, what, name, thing, options, lines: _replace(lines))
+    return {"parallel_read_safe": True}
+
+
+def _replace(lines: list[str]) -> None:
+    lines[:] = convert(lines)
