@@ -215,7 +215,7 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for PyTorch: the same bits whatever the number of cores, which other trainings use meanwhile."""
+    """One thread for PyTorch: the same bits on any number of cores, which other trainings use meanwhile."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
