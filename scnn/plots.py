@@ -1,8 +1,23 @@
 """The figures of the book, where drawing one takes more than a few lines. Nothing is computed here."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
+
+from scnn.data import Corpus
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
 def membrane_trace(
@@ -46,3 +61,303 @@ def raster(axes: Axes, spikes: ArrayLike, times: ArrayLike | None = None, color:
     times = np.arange(len(spikes)) if times is None else np.asarray(times)
     axes.eventplot([times[train > 0] for train in spikes.T], colors=color, linelengths=0.8, linewidths=1.1)
     axes.set_ylim(-0.6, spikes.shape[1] - 0.4)
+
+
+def players(corpus: Corpus, rows: Sequence[Sequence[int]]) -> HTML:
+    """A table of audio players: a row for each word, a column for each speaker, as loud as recorded.
+
+    Args:
+        corpus: where the clips are.
+        rows: indices of clips, one row for each word, the speakers in the same order in each.
+    """
+    from IPython.display import HTML, Audio  # only notebooks get here, and they bring IPython
+
+    def player(clip: int) -> str:
+        sound = Audio(corpus.waveforms[clip], rate=corpus.sample_rate, normalize=False).src_attr()
+        name = escape(corpus.names[clip])
+        return f'<td><audio controls style="width: 13em" title="{name}" src="{sound}"></audio></td>'
+
+    heads = (f"<th>{escape(corpus.speakers[clip])}</th>" for clip in rows[0])
+    table = f"<tr><th></th>{''.join(heads)}</tr>"
+    for row in rows:
+        word = escape(corpus.classes[corpus.labels[row[0]]])
+        table += f"<tr><th>{word}</th>{''.join(map(player, row))}</tr>"
+    return HTML(f"<table>{table}</table>")
+
+
+def trimmed(axes: Axes, waveform: np.ndarray, sample_rate: int, bounds: Sequence[int]) -> None:
+    """Draw a waveform over time in s, what trimming cuts off in grey.
+
+    Args:
+        axes: where to draw.
+        waveform: `[samples]`.
+        sample_rate: Hz.
+        bounds: first sample that is kept, and the first after it that is not.
+    """
+    times, (start, end) = np.arange(len(waveform)) / sample_rate, bounds
+    axes.plot(times, waveform, color="0.6", linewidth=0.5)
+    axes.plot(times[start:end], waveform[start:end], color="C0", linewidth=0.6)
+    axes.axvspan(start / sample_rate, end / sample_rate, color="C0", alpha=0.12, linewidth=0)
+
+
+def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
+    """Colours for values of both signs, 0 in the middle; logarithmic beyond `linear`, where that is given."""
+    largest = float(np.abs(values).max())
+    if linear is None:
+        return Normalize(-largest, largest)
+    return SymLogNorm(linear, vmin=-largest, vmax=largest)
+
+
+def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Normalize) -> AxesImage:
+    """Draw one image as the network gets it, its first row at the bottom, with a frame around the data.
+
+    Args:
+        axes: where to draw.
+        image: `[height, width]`; 0, which the padding is, is white.
+        window: bool `[height, width]`, True where data is.
+        colors: from `signed`.
+
+    Returns:
+        What a colour bar takes.
+    """
+    drawn = axes.imshow(np.asarray(image), origin="lower", cmap="RdBu_r", norm=colors)
+    rows, columns = np.nonzero(np.asarray(window))
+    corner = columns.min() - 0.5, rows.min() - 0.5
+    size = np.ptp(columns) + 1, np.ptp(rows) + 1
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="0.2", linewidth=0.8))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("0.7")
+    return drawn
+
+
+def image_steps(
+    axes: Sequence[Axes],
+    waveform: np.ndarray,
+    sample_rate: int,
+    levels: np.ndarray,
+    coefficients: np.ndarray,
+    image: ArrayLike,
+    window: ArrayLike,
+) -> None:
+    """Draw a clip on its way into the network: waveform, mel spectrogram, MFCC, padded image.
+
+    Args:
+        axes: four of them, one for each step.
+        waveform: `[samples]`, trimmed.
+        sample_rate: Hz.
+        levels: `[mel bands, frames]`, dB.
+        coefficients: `[coefficients, frames]`.
+        image: `[height, width]`, `coefficients` in its middle.
+        window: bool `[height, width]`, where they are.
+    """
+    colors = signed(coefficients, linear=10)
+    axes[0].plot(np.arange(len(waveform)) / sample_rate, waveform, color="C0", linewidth=0.6)
+    axes[0].set(title=f"1. {len(waveform):,} samples", xlabel="time (s)", yticks=[])
+    axes[1].imshow(levels, origin="lower", aspect="auto")
+    axes[1].set(title="2. {} mel × {}".format(*levels.shape), xlabel="frame", ylabel="mel band (level in dB)")
+    axes[2].imshow(coefficients, origin="lower", aspect="auto", cmap="RdBu_r", norm=colors)
+    axes[2].set(title="3. {} MFCC × {}".format(*coefficients.shape), xlabel="frame", ylabel="coefficient")
+    drawn = feature_image(axes[3], image, window, colors)
+    axes[3].set_title("4. {} × {} image".format(*np.shape(image)))
+    axes[3].figure.colorbar(drawn, ax=axes[3], ticks=[-100, -10, 0, 10, 100], shrink=0.75)
+
+
+def read_outs(axes: Axes, table: pd.DataFrame, x: str, lines: str) -> None:
+    """Draw accuracies with error bars: filled where speakers are mixed, hollow where the speaker is unseen.
+
+    Args:
+        axes: where to draw.
+        table: a row for each setting; columns `mixed`, `mixed_std`, `unseen` and `unseen_std` in %.
+        x: the column whose values stand along x, evenly spaced.
+        lines: the column whose values each get lines of their own.
+    """
+    ticks = sorted(set(table[x]))
+    for number, (value, rows) in enumerate(table.groupby(lines)):
+        places = [ticks.index(one) + 0.12 * (number - 1) for one in rows[x]]
+        look = {"color": f"C{number}", "marker": "os^Dv"[number % 5], "capsize": 2, "elinewidth": 1}
+        axes.errorbar(places, rows["mixed"], rows["mixed_std"], label=f"{lines} {value}", **look)
+        axes.errorbar(places, rows["unseen"], rows["unseen_std"], ls=":", mfc="white", **look)
+    axes.set(xticks=range(len(ticks)), xlabel=x, ylim=(0, 103))
+    axes.set_xticklabels(ticks)
+    axes.grid(axis="y")
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+MODEL_COLORS = {"A": "C0", "B": "C1", "C": "C2", "CNN": "C6"}  # the same on every page
+
+
+def model_name(model: str) -> str:
+    """What a title calls a model of the zoo."""
+    return "control CNN" if model == "CNN" else f"Model {model}"
+
+
+def architectures(costs: Mapping[str, pd.DataFrame], image: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Draw networks layer by layer, one below the other, with shapes and numbers of parameters.
+
+    Args:
+        costs: `scnn.metrics.layer_costs` of each model.
+        image: `[H, W]`, an input.
+        classes: the names of the outputs.
+    """
+    figure, rows = plt.subplots(len(costs), 1, figsize=(8, 2.2 * len(costs)), squeeze=False)
+    for axes, (model, table) in zip(rows[:, 0], costs.items(), strict=True):
+        axes.imshow(image, extent=(0, 1, -0.5, 0.5), aspect="auto")
+        _below(axes, 0.5, f"input\n{' × '.join(map(str, image.shape))}")
+        x = 1.0
+        for layer, row in table.iterrows():
+            mapped = len(row["shape"]) == 3
+            axes.annotate("", (x + 0.85, 0), (x + 0.1, 0), arrowprops={"arrowstyle": "->", "color": "0.4"})
+            axes.text(x + 0.47, 0.06, "convolve" if mapped else "connect all", ha="center", size=7.5)
+            axes.text(x + 0.47, -0.08, f"{row['parameters']:,}", ha="center", va="top", size=7.5, color="0.4")
+            draw = _draw_maps if mapped else _draw_units
+            end = draw(axes, x + 0.95, row["shape"], image.shape[0], MODEL_COLORS[model])
+            shape = " × ".join(map(str, row["shape"]))
+            _below(axes, (x + 0.95 + end) / 2, f"{layer}\n{shape}" if mapped else f"{layer}\n{shape} neurons")
+            x = end
+        for number, label in enumerate(classes):
+            axes.text(x + 0.06, 0.5 - (number + 0.5) / len(classes), label, va="center", size=6.5)
+        axes.set(title=model_name(model), xlim=(-0.1, 8.2), ylim=(-1.15, 0.6))
+        axes.axis("off")
+    return figure
+
+
+def _below(axes: Axes, x: float, text: str) -> None:
+    axes.text(x, -0.62, text, ha="center", va="top", size=8)
+
+
+def _draw_maps(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: str) -> float:
+    """A stack of feature maps `[C, H, W]` from `x` on, drawn for an input of `side` pixels; where it ends."""
+    size, shift = 0.75 * shape[1] / side, 0.3 / shape[0]
+    for number in range(shape[0]):
+        corner = (x + number * shift, (0.3 - size) / 2 - number * shift)
+        axes.add_patch(Rectangle(corner, size, size, facecolor=color, edgecolor="white", linewidth=0.8))
+    return x + size + 0.3
+
+
+def _draw_units(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: str) -> float:
+    """A column of units, each of them visible where they are few; where it ends."""
+    height = 1.0 if shape[0] <= 20 else min(1.0, 0.35 + 0.65 * shape[0] / 128)
+    axes.add_patch(Rectangle((x, -height / 2), 0.12, height, facecolor=color))
+    if shape[0] <= 20:
+        axes.hlines(np.linspace(-0.5, 0.5, shape[0] + 1), x, x + 0.12, color="white", linewidth=1.2)
+    return x + 0.12
+
+
+def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], paper: Mapping[str, float]) -> Figure:
+    """Draw accuracy and loss over the epochs: the mean over the seeds, and a band from lowest to highest.
+
+    Args:
+        histories: of each model, the `history` of its records.
+        paper: of each model, the paper's accuracy in percent.
+    """
+    figure, rows = plt.subplots(2, len(histories), figsize=(8, 4.4), sharex=True, sharey="row", squeeze=False)
+    for column, (model, runs) in enumerate(histories.items()):
+        for axes, quantity, scale in zip(rows[:, column], ("accuracy", "loss"), (100, 1), strict=True):
+            for name, label, line in ((quantity, "training", "--"), (f"held_out_{quantity}", "test", "-")):
+                color = "0.5" if label == "training" else MODEL_COLORS[model]
+                epochs, values = runs[0]["epoch"], scale * np.stack([run[name] for run in runs])
+                axes.plot(epochs, values.mean(axis=0), line, color=color, label=label)
+                low, high = values.min(axis=0), values.max(axis=0)
+                axes.fill_between(epochs, low, high, color=color, alpha=0.25, linewidth=0)
+            axes.grid(axis="y")
+        rows[0, column].axhline(paper[model], color="black", linestyle=":", linewidth=1.2, label="paper")
+        rows[0, column].set_title(model_name(model))
+        rows[1, column].set(yscale="log", xlabel="epoch")
+        rows[1, column].xaxis.get_major_locator().set_params(integer=True)
+    rows[0, 0].set_ylabel("accuracy (%)")
+    rows[1, 0].set_ylabel("loss per time step")
+    handles, labels = rows[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def accuracy_against_cost(table: pd.DataFrame) -> Figure:
+    """Draw accuracy over operations, a disc for each model, its area the number of parameters.
+
+    Args:
+        table: indexed by model; columns `macs` of one recording, `parameters`, `mean` and `deviation` of our
+            accuracy and `paper`, the paper's, in percent.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 3.6))
+    for model, row in table.iterrows():
+        color, area, x = MODEL_COLORS[model], 40 + row["parameters"] / 2500, row["macs"]
+        axes.scatter(x * 1.15, row["paper"], area, facecolor="none", edgecolor=color, linewidth=1.4)
+        axes.errorbar(x / 1.15, row["mean"], row["deviation"], color=color, capsize=4, linewidth=1.4)
+        axes.scatter(x / 1.15, row["mean"], area, color=color, alpha=0.75)
+        label = f"{model_name(model)}\n{row['parameters']:,.0f}\nparameters"
+        axes.text(x, 0.03, label, ha="center", color=color, size=8.5, transform=axes.get_xaxis_transform())
+    axes.scatter([], [], 60, color="0.4", label="ours, mean ± deviation")
+    axes.scatter([], [], 60, facecolor="none", edgecolor="0.4", label="paper")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    lowest = min(table["paper"].min(), (table["mean"] - table["deviation"].fillna(0)).min())
+    axes.set(xscale="log", xlabel="multiply-accumulates of one recording", ylabel="accuracy (%)")
+    axes.set(xlim=(1e5, 8e7), ylim=(lowest - 0.6 * (101 - lowest), 101))
+    axes.set_yticks([tick for tick in axes.get_yticks() if lowest - 1 <= tick <= 100])
+    axes.grid(axis="y")
+    return figure
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix `[classes, classes]`, rows spoken and columns answered, errors in colour."""
+    figure, axes = plt.subplots(figsize=(5.4, 4.4))
+    errors = np.ma.masked_array(counts, mask=np.eye(len(counts), dtype=bool))
+    most = max(int(errors.max()), 1)
+    shown = axes.imshow(errors, cmap="YlOrRd", vmin=0, vmax=most)
+    for (row, column), count in np.ndenumerate(counts):
+        color = "0.35" if row == column else "white" if count > 0.6 * most else "black"
+        if count:
+            axes.text(column, row, count, ha="center", va="center", color=color, size=8.5)
+    axes.set(xlabel="answer of the network", ylabel="digit spoken")
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(shown, label="recordings taken for another", ticks=MaxNLocator(4, integer=True))
+    return figure
+
+
+def rate_maps(rates: np.ndarray, window: np.ndarray) -> Figure:
+    """Draw where the channels of a layer spike.
+
+    Args:
+        rates: `[C, H, W]`, spikes per time step.
+        window: `[H, W]`, the share of recordings with data there; its outline is drawn at one half.
+    """
+    figure, row = plt.subplots(1, len(rates), figsize=(8, 1.8))
+    for number, (axes, rate) in enumerate(zip(row, rates, strict=True), start=1):
+        shown = axes.imshow(rate, vmin=0, vmax=1)
+        axes.contour(window, [0.5], colors="white", linewidths=1)
+        axes.set(title=f"channel {number}", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    figure.colorbar(shown, ax=row, label="spikes per step", shrink=0.75)
+    return figure
+
+
+def activity_shares(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw which share of each layer's neurons is silent, always spiking or in between.
+
+    Args:
+        tables: `scnn.metrics.activity` of each model, with its row "window".
+    """
+    shares = {
+        "silent": ("0.88", "silent at every step"),
+        "changing": ("C4", "in between"),
+        "always": ("C0", "spiking at every step"),
+    }
+    figure, row = plt.subplots(1, len(tables), figsize=(8, 2.7), squeeze=False)
+    for axes, (model, table) in zip(row[0], tables.items(), strict=True):
+        first, *others = [layer for layer in table.index if layer != "window"]
+        table = 100 * table.loc[[first, "window", *others]]
+        left = np.zeros(len(table))
+        for column, (color, label) in shares.items():
+            axes.barh(range(len(table)), table[column], left=left, color=color, label=label)
+            left += table[column].to_numpy()
+        axes.set_yticks(range(len(table)), [first, f"{first}, window", *others])
+        axes.invert_yaxis()
+        axes.set(title=model_name(model), xlabel="neurons (%)", xlim=(0, 100))
+        axes.tick_params(axis="y", length=0)
+    handles, labels = row[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
