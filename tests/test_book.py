@@ -1,0 +1,452 @@
+"""The pages: rules that every notebook and every committed run keeps, and papermill over notebooks."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import yaml
+
+from scnn import book
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
+PAPER = yaml.safe_load((ROOT / "notebooks" / "paper.yaml").read_text())
+
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import docstrings  # noqa: E402  (an extension of the site, outside the package)
+
+# --- rules: each takes a notebook and yields what is wrong with it ----------------------------------------
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def outputs(notebook, *kinds):
+    return [one for cell in code(notebook) for one in cell.outputs if one.output_type in kinds]
+
+
+def written(notebook):
+    """Every text that a reader of the stored outputs can see."""
+    for one in outputs(notebook, "stream"):
+        yield one.text
+    for one in outputs(notebook, "display_data", "execute_result"):
+        for kind, text in one.data.items():
+            if kind.endswith("text/plain") or (kind == "text/html" and "<audio" not in text):
+                yield text
+
+
+def rule_parameters(notebook):
+    """One parameters cell of commented literals, with at least a corpus and a seed."""
+    try:
+        names = set(book.parameters(notebook))
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from (f"no parameter {name}" for name in {"corpus", "seed"} - names)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for line in cell.source.splitlines():
+        if re.match(r"\w+ = ", line) and "  # " not in line:
+            yield f"no comment on: {line}"
+
+
+def rule_checked(notebook):
+    """The first code cell after the parameters begins the page and checks each of them."""
+    cells = code(notebook)
+    tags = [set(cell.metadata.get("tags", [])) for cell in cells]
+    after = [
+        cell
+        for cell, tag, before in zip(cells[1:], tags[1:], tags, strict=False)
+        if before & {"parameters", "injected-parameters"} and "injected-parameters" not in tag
+    ]
+    if not after or "book.begin(" not in after[0].source:
+        yield "the cell after the parameters does not call book.begin"
+        return
+    used = {node.id for node in ast.walk(ast.parse(after[0].source)) if isinstance(node, ast.Name)}
+    yield from (f"{name} is not checked" for name in book.parameters(notebook).keys() - used)
+
+
+def rule_headings(notebook):
+    """One title, no level skipped, and the findings at the end."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(#+) (.*)$", text, flags=re.MULTILINE)
+    levels = [len(marks) for marks, _ in found]
+    if levels.count(1) != 1 or levels[0] != 1:
+        yield f"not one title, and that first: {found}"
+    for (_, before), (marks, title), level in zip(found, found[1:], levels, strict=False):
+        if len(marks) > level + 1:
+            yield f"a heading level is skipped between {before!r} and {title!r}"
+    if not any(title == "What we found" for _, title in found):
+        yield "no heading 'What we found'"
+
+
+def rule_executed(notebook):
+    """Run from top to bottom without an error or a warning, and stored with its outputs."""
+    counts = [cell.execution_count for cell in code(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts {counts}"
+    yield from (f"error: {one.ename}: {one.evalue}" for one in outputs(notebook, "error"))
+    yield from (f"stderr: {one.text}" for one in outputs(notebook, "stream") if one.name == "stderr")
+    for cell in code(notebook):
+        shows = cell.source.rstrip().endswith("plt.show()")
+        if (shows or "nbval-check-output" in cell.metadata.get("tags", [])) and not cell.outputs:
+            yield f"no output of: {cell.source.splitlines()[0]}"
+
+
+def rule_figures(notebook):
+    """A figure is a PNG alone in its cell, with caption, name and alternative text."""
+    for cell in code(notebook):
+        kinds = [set(one.data) for one in cell.outputs if "data" in one]
+        if any(kind & {"image/svg+xml", "image/jpeg", "image/gif", "application/pdf"} for kind in kinds):
+            yield f"a figure that is no PNG: {cell.source.splitlines()[0]}"
+        if any("image/png" in kind for kind in kinds):
+            settings = cell.metadata.get("mystnb", {})
+            figure = settings.get("figure", {})
+            if not (figure.get("caption") and figure.get("name") and settings.get("image", {}).get("alt")):
+                yield f"a figure without caption, name or alt text: {cell.source.splitlines()[0]}"
+            if len(cell.outputs) > 1:
+                yield f"a figure that is not alone in its cell: {cell.source.splitlines()[0]}"
+
+
+def rule_portable(notebook):
+    """Nothing that another machine, or the next minute, writes differently."""
+    unwanted = {
+        "path": r"(?<![\w:/.])/(?:home|root|tmp|usr|opt|work|Users|var|mnt)/\w+|[A-Z]:\\\w+",
+        "memory address": r"\b0x[0-9a-f]{6,}\b",
+        "time": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d|\d(?:it|s)/(?:s|it)\b",
+        "unrounded number": r"\d\.\d{9,}",
+    }
+    for text in written(notebook):
+        for what, pattern in unwanted.items():
+            if found := re.search(pattern, text):
+                yield f"a {what} in an output: {found[0]}"
+    for place in [notebook.metadata, *(cell.metadata for cell in notebook.cells)]:
+        yield from (f"{name} in the metadata" for name in {"papermill", "execution", "widgets"} & set(place))
+    for cell in code(notebook):
+        if found := re.search(r"^\s*[!%].*$", cell.source, flags=re.MULTILINE):
+            yield f"a shell or magic line: {found[0]}"
+
+
+def rule_size(notebook):
+    """Under 500 KiB."""
+    size = len(nbformat.writes(notebook).encode())
+    if size >= 500 * 1024:
+        yield f"{size / 1024:.0f} KiB"
+
+
+RULES = [rule for name, rule in globals().items() if name.startswith("rule_")]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *RUNS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_notebook_keeps_every_rule(path, rule):
+    wrong = list(rule(nbformat.read(path, as_version=4)))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_figure_names_are_unique_in_the_book():
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in NOTEBOOKS
+        for cell in nbformat.read(path, as_version=4).cells
+        if "name" in cell.metadata.get("mystnb", {}).get("figure", {})
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
+# --- that each rule can be broken -------------------------------------------------------------------------
+
+
+def page(*sources, parameters='corpus = "espeak"  # name\nseed = 0  # any whole number', title="# Toy"):
+    """A notebook of title, parameters and the given cells, which are markdown where they begin with #."""
+    new = nbformat.v4
+    cells = [
+        new.new_markdown_cell(title),
+        new.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *(new.new_markdown_cell(one) if one.startswith("#") else new.new_code_cell(one) for one in sources),
+    ]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return new.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def good():
+    """A page that keeps every rule, as if executed."""
+    notebook = page("book.begin(corpus, seed)", "axes.plot(x)\nplt.show()", "## What we found")
+    for number, cell in enumerate(code(notebook), start=1):
+        cell.execution_count = number
+    drawn = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    notebook.cells[3].outputs = [drawn]
+    notebook.cells[3].metadata["mystnb"] = {
+        "figure": {"caption": "A line.", "name": "fig-toy"},
+        "image": {"alt": "a line that rises"},
+    }
+    return notebook
+
+
+def text_output(text, name="stdout"):
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+def error_output():
+    return nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+
+
+BROKEN = {
+    "two parameters cells": (rule_parameters, lambda n: n.cells.insert(1, n.cells[1])),
+    "derived parameter": (rule_parameters, lambda n: n.cells[1].update(source="seed = 1 + 1j + f()")),
+    "no comment": (rule_parameters, lambda n: n.cells[1].update(source="corpus = 'a'  # a\nseed = 0")),
+    "no seed": (rule_parameters, lambda n: n.cells[1].update(source="corpus = 'a'  # a")),
+    "begin missing": (rule_checked, lambda n: n.cells[2].update(source="pass")),
+    "begin too late": (rule_checked, lambda n: n.cells.insert(2, nbformat.v4.new_code_cell("pass"))),
+    "unchecked": (rule_checked, lambda n: n.cells[1].update(source=n.cells[1].source + "\nmore = 1  # more")),
+    "two titles": (rule_headings, lambda n: n.cells[-1].update(source="# Two\n\n## What we found")),
+    "skipped level": (rule_headings, lambda n: n.cells[0].update(source="# Toy\n\n### Deep")),
+    "no findings": (rule_headings, lambda n: n.cells[-1].update(source="## End")),
+    "out of order": (rule_executed, lambda n: n.cells[2].update(execution_count=9)),
+    "error": (rule_executed, lambda n: n.cells[2].update(outputs=[error_output()])),
+    "stderr": (rule_executed, lambda n: n.cells[2].update(outputs=[text_output("careful", "stderr")])),
+    "cleared": (rule_executed, lambda n: n.cells[3].update(outputs=[])),
+    "svg": (rule_figures, lambda n: n.cells[3].outputs[0].data.update({"image/svg+xml": "<svg/>"})),
+    "no alt text": (rule_figures, lambda n: n.cells[3].metadata["mystnb"].pop("image")),
+    "figure and text": (rule_figures, lambda n: n.cells[3].outputs.append(text_output("and"))),
+    "path": (rule_portable, lambda n: n.cells[2].update(outputs=[text_output("in /home/me/data")])),
+    "address": (rule_portable, lambda n: n.cells[2].update(outputs=[text_output("<a at 0x7f00aa11>")])),
+    "speed": (rule_portable, lambda n: n.cells[2].update(outputs=[text_output("3/3 12.0it/s")])),
+    "digits": (rule_portable, lambda n: n.cells[2].update(outputs=[text_output("0.98765432101")])),
+    "timings": (rule_portable, lambda n: n.metadata.update(papermill={"duration": 1})),
+    "magic": (rule_portable, lambda n: n.cells[2].update(source="!pip install x")),
+    "large": (rule_size, lambda n: n.cells[2].update(outputs=[text_output("x" * 600_000)])),
+}
+
+
+def test_a_good_page_keeps_the_rules():
+    assert [wrong for rule in RULES for wrong in rule(good())] == []
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_page_is_found(case):
+    rule, damage = BROKEN[case]
+    notebook = good()
+    damage(notebook)
+    assert list(rule(notebook))
+
+
+# --- the two trees ----------------------------------------------------------------------------------------
+
+
+def test_the_paper_parameters_belong_to_their_notebooks():
+    assert sorted(PAPER) == [path.stem for path in NOTEBOOKS]
+    for path in NOTEBOOKS:
+        book.match_parameters(book.parameters(nbformat.read(path, as_version=4)), PAPER[path.stem])
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_committed_run_is_its_notebook_with_the_paper_parameters(path):
+    def parts(notebook):
+        return [
+            (cell.id, cell.cell_type, cell.source, cell.metadata)
+            for cell in notebook.cells
+            if cell.id != "injected-parameters"
+        ]
+
+    run = nbformat.read(path, as_version=4)
+    assert parts(run) == parts(nbformat.read(ROOT / "notebooks" / path.name, as_version=4))
+    (injected,) = [cell for cell in run.cells if cell.id == "injected-parameters"]
+    values = {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(injected.source).body}
+    assert values == PAPER[path.stem]
+
+
+# --- what a notebook calls --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "valid", "message"),
+    [
+        ("D", ("A", "B"), "model = 'D' is not valid; valid: 'A', 'B'"),
+        (0, range(1, 11), "whole numbers from 1 to 10"),
+        (2.0, range(1, 11), "whole numbers from 1 to 10"),
+        (True, range(1, 11), "whole numbers from 1 to 10"),
+        (1.5, book.Between(0.0, 1.0), "numbers from 0.0 to 1.0"),
+        ("0.5", book.Between(0.0, 1.0), "numbers from 0.0 to 1.0"),
+        (1, (True, False), "True, False"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_valid_ones(value, valid, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        book.check("model", value, valid)
+
+
+def test_right_values_pass():
+    book.check("model", "A", ("A", "B"))
+    book.check("steps", 10, range(1, 11))
+    book.check("beta", 1, book.Between(0.0, 1.0))
+    book.check_each("hops", [256, 512], (256, 512))
+
+
+@pytest.mark.parametrize("values", [[], 256, [256, 300]])
+def test_a_wrong_list_is_refused(values):
+    with pytest.raises(ValueError, match=r"hops = .* is not valid; valid: .*256, 512"):
+        book.check_each("hops", values, (256, 512))
+
+
+def test_an_unknown_corpus_and_a_wrong_seed_are_refused():
+    with pytest.raises(ValueError, match=r"corpus = 'fsd' is not valid; valid: 'fsdd', .*folder"):
+        book.begin("fsd", 0)
+    with pytest.raises(ValueError, match="seed = -1"):
+        book.begin("espeak", -1)
+
+
+def test_the_stand_in_corpus_is_announced_and_no_other(capsys, tmp_path):
+    book.begin("espeak", 0)
+    assert "stand-in" in capsys.readouterr().out
+    book.begin(str(tmp_path), 0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"sed": 1}, "no parameter sed; valid: corpus = 'espeak', seed = 0"),
+        ({"seed": "1e-3"}, "seed = '1e-3' is str"),
+        ({"seed": 1.0}, "seed = 1.0 is float"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(wanted, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        book.match_parameters({"corpus": "espeak", "seed": 0}, wanted)
+
+
+# --- papermill over notebooks -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of three notebooks, the second of which fails."""
+    (tmp_path / "notebooks").mkdir()
+    for name, source in {"1_a": "print(seed)", "2_b": "seed / 0", "3_c": "print(corpus)"}.items():
+        nbformat.write(page("pass", source), tmp_path / "notebooks" / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_a_failing_notebook_is_named_and_the_others_run_once(project, capsys):
+    arguments = ["run", "--corpus", "espeak"]
+    assert book.main(arguments, project) == 1
+    shown = capsys.readouterr()
+    assert re.search(r"\[1/3\] 1_a: ok, [\d.]+ s\n.*\n\[2/3\] 2_b: failed.*\n.*\n\[3/3\] 3_c: ok", shown.out)
+    assert re.search(r"2_b\.ipynb, cell \[4\] \(seed / 0\): ZeroDivisionError", shown.err)
+    assert "1_a" not in shown.err
+    assert (project / "_build" / "running" / "2_b.ipynb").exists()
+    assert sorted(path.name for path in (project / book.QUICK_RUNS).iterdir()) == ["1_a.ipynb", "3_c.ipynb"]
+
+    nbformat.write(page("pass", "print(-seed)"), project / "notebooks" / "2_b.ipynb")
+    assert book.main(arguments, project) == 0
+    shown = capsys.readouterr().out
+    assert "1_a: unchanged" in shown and "2_b: ok" in shown and "3_c: unchanged" in shown
+
+    assert book.main([*arguments, "1_", "-p", "seed", "7"], project) == 0
+    run = nbformat.read(project / book.QUICK_RUNS / "1_a.ipynb", as_version=4)
+    assert run.cells[-1].outputs[0].text == "7\n"
+
+
+def test_a_run_holds_nothing_of_its_machine_and_minute(project, monkeypatch):
+    monkeypatch.setattr(book, "_package_digest", lambda: "the package may be edited between the two runs")
+    source = project / "notebooks" / "1_a.ipynb"
+    for name in ("one", "two"):
+        assert not book.run(
+            [book.Job(source, project / name / "1_a.ipynb", {"seed": 3})], project / "scratch"
+        )
+    text = (project / "one" / "1_a.ipynb").read_text()
+    assert text == (project / "two" / "1_a.ipynb").read_text()
+    assert list(rule_portable(nbformat.reads(text, as_version=4))) == []
+    assert str(project) not in text
+
+
+def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
+    path = project / "notebooks" / "1_a.ipynb"
+    assert book.main(["store", "1_a"], project) == 0
+    stored = nbformat.read(path, as_version=4)
+    assert [cell.source for cell in stored.cells] == [
+        cell.source for cell in page("pass", "print(seed)").cells
+    ]
+    assert stored.cells[-1].outputs[0].text == "0\n"
+
+
+def test_wrong_names_stop_the_command_before_anything_runs(project, capsys):
+    assert book.main(["run", "--corpus", "espeak", "-p", "sed", "7"], project) == 2
+    assert "1_a.ipynb: no parameter sed; valid: corpus = 'espeak', seed = 0" in capsys.readouterr().err
+    assert book.main(["store", "4"], project) == 2
+    assert "no notebook '4'; valid: 1_a, 2_b, 3_c" in capsys.readouterr().err
+    (project / "notebooks" / "paper.yaml").write_text("9_z: {seed: 1}")
+    assert book.main(["run", "--paper"], project) == 2
+    assert "paper.yaml names no notebook: 9_z" in capsys.readouterr().err
+    assert not (project / "_build").exists()
+
+
+def test_the_stand_in_corpus_is_announced_on_the_terminal(project, capsys, monkeypatch):
+    monkeypatch.setattr(book.data, "available", lambda: "espeak")
+    assert book.main(["run", "3_c"], project) == 0
+    assert "Stand-in corpus" in capsys.readouterr().out
+    run = nbformat.read(project / book.QUICK_RUNS / "3_c.ipynb", as_version=4)
+    assert run.cells[-1].outputs[0].text == "espeak\n"
+
+
+def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch):
+    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/runs/old.ipynb", "_build/runs/new.ipynb"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    called = []
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(book.subprocess, "run", lambda command: called.append(command) or done)
+    assert book.main(["render"], project) == 0
+    source = called[0][2]
+    found = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
+    assert found == ["_config.yml", "_toc.yml", "book/index.md", "book/runs/new.ipynb"]
+    assert book.main(["render", "--paper"], project) == 0
+    assert called[1][2] == project
+
+
+# --- the docstrings on the API page -----------------------------------------------------------------------
+
+
+def test_a_plain_docstring_becomes_restructured_text():
+    plain = """Leaky units.
+
+    U[t] = beta U[t-1] * I[t]
+
+kind, slope: `mfcc` or *other*, of the |U|
+    it continues, in the units_ of
+    - first
+    - second
+seed: 0
+Text with `code` and trailing_ underscores."""
+    assert docstrings.convert(plain.replace("seed: 0\n", "seed: 0\n\n").split("\n")) == [
+        "Leaky units.",
+        "",
+        "::",
+        "",
+        "    U[t] = beta U[t-1] * I[t]",
+        "",
+        "``kind``, ``slope``",
+        r"    ``mfcc`` or \*other\*, of the \|U\|",
+        r"    it continues, in the units\_ of",
+        "",
+        "    - first",
+        "    - second",
+        "``seed``",
+        "    0",
+        "",
+        r"Text with ``code`` and trailing\_ underscores.",
+        "",
+    ]
