@@ -17,19 +17,21 @@ def confusion(network: Network, images: torch.Tensor, labels: torch.Tensor, clas
 
 
 def layer_costs(network: Network) -> pd.DataFrame:
-    """Each layer's parameters and dense multiply-accumulates (MACs), indexed by layer.
+    """Each layer's shape, parameters and dense multiply-accumulates (MACs), indexed by layer.
 
-    `macs` are those of one time step and one recording. The paper's count for a network multiplies their
-    sum by the time steps, although the first layer's current is constant under direct encoding and needs
-    computing once only.
+    `shape` is that of its neurons: (C, H, W), after the pooling, or (units,). `macs` are those of one time
+    step and one recording. The paper's count for a network multiplies their sum by the time steps, although
+    the first layer's current is constant under direct encoding and needs computing once only.
     """
     rows, size = [], network.input_shape[1:]
     for layer, weight in zip(network.layers, network.weights, strict=True):
         size = layer.convolved(size) if layer.kernel else (1, 1)
         parameters = weight.weight.numel() + weight.bias.numel()
-        rows.append((layer.name, parameters, weight.weight.numel() * size[0] * size[1]))
+        operations = weight.weight.numel() * size[0] * size[1]
         size = layer.pooled(size)
-    return pd.DataFrame(rows, columns=["layer", "parameters", "macs"]).set_index("layer")
+        shape = (layer.units, *size) if layer.kernel else (layer.units,)
+        rows.append((layer.name, shape, parameters, operations))
+    return pd.DataFrame(rows, columns=["layer", "shape", "parameters", "macs"]).set_index("layer")
 
 
 def macs(network: Network) -> int:
