@@ -171,6 +171,12 @@ class Network(nn.Module):
         self.architecture, self.spiking = architecture, spiking
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.layers = parse(architecture)
+        if len(self.input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
+            raise ValueError(
+                f"input_shape must be channels, height and width, all at least 1, not {self.input_shape}"
+            )
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f"num_steps must be a whole number of at least 1, not {num_steps!r}")
         self.weights = nn.ModuleList()
         channels, *size = input_shape
         for layer in self.layers:
@@ -212,7 +218,8 @@ class Network(nn.Module):
             )
         height, width = images.shape[2:]
         padded = any(layer.padding for layer in self.layers)
-        box = (0, height, 0, width) if traces is not None or padded else data_box(images)
+        everything = traces is not None or padded or images.requires_grad
+        box = (0, height, 0, width) if everything else data_box(images)
         inside = images[:, :, box[0] : box[1], box[2] : box[3]]
         patch = Patch(inside[None], images.new_zeros(1, images.shape[1]), box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
@@ -275,7 +282,8 @@ def _reach(box, kernel, stride, size):
     """The box of outputs of a sliding window that touch `box`, and the box of inputs they need."""
     reached, wanted = [], []
     for low, high, length in ((*box[:2], size[0]), (*box[2:], size[1])):
-        first = min(max(0, -(-(low - kernel + 1) // stride)), length - 1)
+        # Not behind `low`, where a stride beyond the kernel would put it: `wanted` begins at an output's edge.
+        first = min(max(0, -(-(low - kernel + 1) // stride)), low // stride, length - 1)
         last = max(first, min((high - 1) // stride, length - 1))
         reached += [first, last + 1]
         wanted += [min(first * stride, low), max(last * stride + kernel, high)]
@@ -305,9 +313,7 @@ def build(
     if architecture in ZOO:
         architecture, default = ZOO[architecture]
         spiking = default if spiking is None else spiking
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(f"num_steps must be a whole number of at least 1, not {num_steps!r}")
     neuron = Neuron(beta, threshold, reset, slope)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(architecture, num_steps, neuron, input_shape, spiking is not False)
+        return Network(architecture, num_steps, neuron, input_shape, spiking is None or bool(spiking))
