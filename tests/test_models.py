@@ -227,7 +227,7 @@ def away_from_threshold(network: Network, images: torch.Tensor) -> torch.Tensor:
     A membrane within rounding of the threshold may spike in one order of the sums and not in another, on
     one machine and not on another. In float32 the membranes were measured to be within 6e-7 of the largest
     of their layer from those in float64: an image is kept where all membranes, in float64, are further than
-    2e-6 from the threshold. (None of the 24 images tried with A, B and C under each reset gave another spike.)
+    2e-6 from the threshold. (Of 24 images none gave another spike with A, B or C.)
     """
     if not network.spiking:
         return images
