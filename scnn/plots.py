@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -16,11 +17,33 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from scnn.data import Corpus
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+
+
+def compact_figures() -> None:
+    """Have this notebook keep its figures as PNGs of 128 colours: they look the same at a third of the size.
+
+    Outside a notebook it does nothing.
+    """
+    from IPython import get_ipython  # only notebooks call this, and they bring IPython
+
+    shell = get_ipython()
+    if shell is not None:
+        plt.switch_backend(plt.get_backend())  # loads it, for it registers a PNG formatter of its own then
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _palette_png)
+
+
+def _palette_png(figure: Figure) -> bytes:
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi="figure", facecolor="white", bbox_inches="tight")
+    picture = Image.open(drawn).convert("RGB")
+    picture.quantize(128, dither=Image.Dither.NONE).save(written, format="png", optimize=True)
+    return written.getvalue()
 
 
 def membrane_trace(
