@@ -6,14 +6,18 @@ time steps; and the backward pass computes the membranes again (three operations
 stored ones.
 """
 
+import functools
+
 import numba
 import numpy as np
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from scnn import neurons
 from scnn.neurons import Neuron, check_current
 
 BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the second-level cache
+DENSE = 0.15  # share of events among neurons and time steps above which a dense product is faster
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -81,38 +85,48 @@ def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane
                 grad_current[step, low:high] = grad
 
 
+def _constants(neuron):
+    return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset)
+
+
+def _fire(current, neuron, steps, with_membrane):
+    """Spikes, and membranes or None, of a float32 `current` on the CPU; no gradient."""
+    spikes = torch.empty(steps, *current.shape[1:])
+    membrane = torch.empty_like(spikes) if with_membrane else None
+    flat = current.detach().numpy().reshape(len(current), -1)
+    kept = membrane.numpy().reshape(steps, -1) if with_membrane else flat[:0]
+    _forward(flat, *_constants(neuron), spikes.numpy().reshape(steps, -1), kept)
+    return spikes, membrane
+
+
 class _Leaky(torch.autograd.Function):
     @staticmethod
     def forward(ctx, current, neuron, steps, with_membrane):
-        flat = current.contiguous().view(current.shape[0], -1)
-        constants = np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset)
-        spikes = torch.empty(steps, flat.shape[1])
-        membrane = torch.empty(steps if with_membrane else 0, flat.shape[1])
-        _forward(flat.detach().numpy(), *constants, spikes.numpy(), membrane.numpy())
-        ctx.save_for_backward(flat)
-        ctx.constants, ctx.slope, ctx.shape = constants, np.float32(neuron.slope), current.shape
+        current = current.contiguous()
+        ctx.save_for_backward(current)
+        ctx.neuron = neuron
         ctx.set_materialize_grads(False)
-        shape = (-1, *current.shape[1:])
-        return spikes.view(shape), membrane.view(shape) if with_membrane else None
+        return _fire(current, neuron, steps, with_membrane)
 
     @staticmethod
     def backward(ctx, grad_spikes, grad_membrane):
-        (flat,) = ctx.saved_tensors
-        given = grad_spikes if grad_spikes is not None else grad_membrane
-        if given is None:
+        (current,) = ctx.saved_tensors
+        if grad_spikes is None and grad_membrane is None:
             return None, None, None, None
-        size = flat.shape[1]
         if grad_spikes is None:
-            grad_spikes = torch.zeros(given.shape)
-        grad_spikes = grad_spikes.contiguous().view(-1, size)
-        membrane = (
-            torch.empty(0, size) if grad_membrane is None else grad_membrane.contiguous().view(-1, size)
+            grad_spikes = torch.zeros_like(grad_membrane)
+        steps = len(grad_spikes)
+        flat = current.numpy().reshape(len(current), -1)
+        of_spikes = grad_spikes.contiguous().numpy().reshape(steps, -1)
+        of_membrane = (
+            flat[:0] if grad_membrane is None else grad_membrane.contiguous().numpy().reshape(steps, -1)
         )
-        grad = torch.empty_like(flat)
+        grad = torch.empty_like(current)
+        slope = np.float32(ctx.neuron.slope)
         _backward(
-            flat.numpy(), *ctx.constants, ctx.slope, grad_spikes.numpy(), membrane.numpy(), grad.numpy()
+            flat, *_constants(ctx.neuron), slope, of_spikes, of_membrane, grad.numpy().reshape(flat.shape)
         )
-        return grad.view(ctx.shape), None, None, None
+        return grad, None, None, None
 
 
 def leaky(
@@ -127,43 +141,138 @@ def leaky(
     steps = check_current(current, num_steps)
     if current.device.type != "cpu" or current.dtype != torch.float32:
         return neurons.leaky(current, neuron, steps)
-    return _Leaky.apply(current, neuron, steps, membrane)
+    if current.requires_grad and torch.is_grad_enabled():
+        return _Leaky.apply(current, neuron, steps, membrane)
+    return _fire(current, neuron, steps, membrane)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _count_events(spikes):
+    """In `spikes` [T, M]: neurons that spike at the first step, and changes from one step to the next."""
+    total = 0
+    for step in range(len(spikes)):
+        now, before = spikes[step], spikes[max(step - 1, 0)]
+        for i in range(now.size):
+            total += now[i] != before[i] if step else now[i] != 0
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _event_products(spikes, rows, index, current):
+    """Sum `rows` [., O] of the spiking neurons into `current` [T, N, O]; neuron j of M has row `index`[j]."""
+    steps, count, size = spikes.shape
+    for sample in range(count):
+        for step in range(steps):
+            now, out = spikes[step, sample], current[step, sample]
+            before = spikes[max(step - 1, 0), sample]
+            if step:
+                out[:] = current[step - 1, sample]
+            else:
+                out[:] = 0
+            for j in range(size):
+                change = now[j] - before[j] if step else now[j]
+                if change != 0:
+                    row = rows[index[j]]
+                    for k in range(row.size):
+                        out[k] += change * row[k]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _event_gradient(spikes, later, grad_rows):
+    """Add to `grad_rows` [M, O], for each event, `later` [T, N, O]: the gradient of all steps from there."""
+    steps, count, size = spikes.shape
+    for sample in range(count):
+        for step in range(steps):
+            now, after = spikes[step, sample], later[step, sample]
+            before = spikes[max(step - 1, 0), sample]
+            for j in range(size):
+                change = now[j] - before[j] if step else now[j]
+                if change != 0:
+                    row = grad_rows[j]
+                    for k in range(row.size):
+                        row[k] += change * after[k]
+
+
+def _few_events(spikes: torch.Tensor) -> bool:
+    """Whether additions at the events of `spikes` [T, N, ...] are less work than a dense product."""
+    if spikes.device.type != "cpu" or spikes.dtype != torch.float32 or len(spikes) == 1:
+        return False
+    return _count_events(spikes.detach().numpy().reshape(len(spikes), -1)) < DENSE * spikes.numel()
 
 
 class _BoxedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, background, box, size, weight, bias):
-        steps, count, channels = values.shape[:3]
-        maps = weight.view(-1, channels, *size)
-        inside = values.reshape(steps * count, -1)
-        boxed = _inside(maps, box).reshape(len(weight), -1)
-        outside = _outside_sum(maps, box)
-        ctx.save_for_backward(inside, background, boxed, outside)
+        maps = weight.view(len(weight), -1, *size)
+        rows = _inside(maps, box).permute(1, 2, 3, 0).reshape(-1, len(weight))
+        ctx.sparse = _few_events(values)
+        inside = values.flatten(2)
+        outside = maps.flatten(2).sum(dim=2).T - rows.view(maps.shape[1], -1, len(weight)).sum(dim=1)
+        current = _products(inside, rows, None) if ctx.sparse else inside @ rows
+        ctx.save_for_backward(inside, background, rows, outside)
         ctx.box, ctx.shape, ctx.maps = box, values.shape, maps.shape
-        current = (inside @ boxed.T).view(steps, count, -1)
-        return current + torch.addmm(bias, background, outside.T)[:, None]
+        return current + torch.addmm(bias, background, outside)[:, None]
 
     @staticmethod
     def backward(ctx, grad):
-        inside, background, boxed, outside = ctx.saved_tensors
-        flat = grad.reshape(len(inside), -1)
+        inside, background, rows, outside = ctx.saved_tensors
+        grad_values = (grad @ rows.T).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        if ctx.sparse:
+            later = grad.flip(0).cumsum(0).flip(0)
+            grad_rows = torch.zeros_like(rows)
+            _event_gradient(inside.numpy(), later.numpy(), grad_rows.numpy())
+        else:
+            grad_rows = inside.flatten(0, 1).T @ grad.flatten(0, 1)
         per_step = grad.sum(dim=1)
-        grad_values = (flat @ boxed).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        grad_maps = (per_step.T @ background)[:, :, None, None].expand(ctx.maps).contiguous()
-        _inside(grad_maps, ctx.box).copy_((flat.T @ inside).view(len(grad_maps), *ctx.shape[2:]))
-        return grad_values, per_step @ outside, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
+        grad_maps = grad.new_empty(ctx.maps)
+        grad_maps.copy_((per_step.T @ background)[:, :, None, None].expand(ctx.maps))
+        _inside(grad_maps, ctx.box).copy_(grad_rows.view(*ctx.shape[2:], -1).permute(3, 0, 1, 2))
+        return grad_values, per_step @ outside.T, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
 
 
 def _inside(maps, box):
     return maps[:, :, box[0] : box[1], box[2] : box[3]]
 
 
-def _outside_sum(maps, box):
-    """Sum of `maps` [O, C, H, W] over the positions outside `box`: [O, C]."""
-    top, bottom, left, right = box
-    middle = maps[:, :, top:bottom]
-    parts = maps[:, :, :top], maps[:, :, bottom:], middle[..., :left], middle[..., right:]
-    return sum(part.sum(dim=(2, 3)) for part in parts)
+def _products(inside, rows, index):
+    current = torch.empty(*inside.shape[:2], rows.shape[1])
+    index = np.arange(len(rows)) if index is None else index
+    _event_products(inside.numpy(), rows.numpy(), index, current.numpy())
+    return current
+
+
+_ROWS = WeakTensorKeyDictionary()  # weights -> (their version, a transposed copy), for inference
+
+
+def _rows(weight):
+    """`weight` [O, I] as contiguous [I, O], kept until the weight changes."""
+    version, rows = _ROWS.get(weight, (None, None))
+    if version != weight._version:
+        rows = weight.detach().T.contiguous()
+        _ROWS[weight] = weight._version, rows
+    return rows
+
+
+@functools.lru_cache(maxsize=256)
+def _positions(channels, size, box):
+    """Where the neurons inside `box` stand among all `channels` * height * width."""
+    places = np.arange(channels * size[0] * size[1]).reshape(1, channels, *size)
+    return np.ascontiguousarray(_inside(places, box)).ravel()
+
+
+def _infer_boxed(values, background, box, size, weight, bias):
+    """`boxed_linear` without a gradient."""
+    channels = values.shape[2]
+    inside = values.flatten(2)
+    if _few_events(values):
+        current = _products(inside, _rows(weight), _positions(channels, size, box))
+    else:
+        current = inside @ _inside(weight.view(-1, channels, *size), box).flatten(1).T
+    if background.any():
+        outside = weight.view(len(weight), channels, -1).sum(dim=2)
+        outside = outside - _inside(weight.view(-1, channels, *size), box).sum(dim=(2, 3))
+        bias = torch.addmm(bias, background, outside.T)[:, None]
+    return current + bias
 
 
 def boxed_linear(
@@ -181,4 +290,5 @@ def boxed_linear(
     width]`, `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order
     of the sums, and differentiates likewise.
     """
-    return _BoxedLinear.apply(values, background, box, size, weight, bias)
+    compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer_boxed
+    return compute(values, background, box, tuple(size), weight, bias)

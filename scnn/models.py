@@ -145,9 +145,9 @@ class Output(NamedTuple):
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    used = (images != 0).any(dim=0).any(dim=0)
-    rows, columns = used.any(dim=1).nonzero(), used.any(dim=0).nonzero()
-    if rows.numel() == 0:
+    used = (images != 0).flatten(0, 1).any(dim=0).cpu().numpy()
+    rows, columns = used.any(axis=1).nonzero()[0], used.any(axis=0).nonzero()[0]
+    if not len(rows):
         return (0, 1, 0, 1)
     return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
