@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def compact_figures() -> None:
-    """Have this notebook keep its figures as PNGs of 128 colours: they look the same at a third of the size.
+    """Have this notebook keep its figures as PNGs of 256 colours, at less than half of the size.
 
     Outside a notebook it does nothing.
     """
@@ -42,7 +42,9 @@ def _palette_png(figure: Figure) -> bytes:
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi="figure", facecolor="white", bbox_inches="tight")
     picture = Image.open(drawn).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(written, format="png", optimize=True)
+    # Maximum coverage keeps rare colours, such as a spike's, where a median cut would mix them.
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    picture.save(written, format="png", optimize=True)
     return written.getvalue()
 
 
@@ -120,10 +122,26 @@ def trimmed(axes: Axes, waveform: np.ndarray, sample_rate: int, bounds: Sequence
         sample_rate: Hz.
         bounds: first sample that is kept, and the first after it that is not.
     """
-    times, (start, end) = np.arange(len(waveform)) / sample_rate, bounds
-    axes.plot(times, waveform, color="0.6", linewidth=0.5)
-    axes.plot(times[start:end], waveform[start:end], color="C0", linewidth=0.6)
+    start, end = bounds
+    envelope(axes, waveform, sample_rate, color="0.6")
+    envelope(axes, waveform[start:end], sample_rate, color="C0", start=start)
     axes.axvspan(start / sample_rate, end / sample_rate, color="C0", alpha=0.12, linewidth=0)
+
+
+def envelope(axes: Axes, waveform: np.ndarray, sample_rate: int, color: str, start: int = 0) -> None:
+    """Fill between the lowest and the highest sample of every 4 ms, over time in s.
+
+    Args:
+        axes: where to draw.
+        waveform: `[samples]`.
+        sample_rate: Hz.
+        color: of the area.
+        start: sample of the time axis at which the waveform begins.
+    """
+    firsts = np.arange(0, len(waveform), max(sample_rate // 250, 1))
+    times = (start + firsts) / sample_rate
+    low, high = (extreme.reduceat(waveform, firsts) for extreme in (np.minimum, np.maximum))
+    axes.fill_between(times, low, high, color=color, linewidth=0, step="post")
 
 
 def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
@@ -178,7 +196,7 @@ def image_steps(
         window: bool `[height, width]`, where they are.
     """
     colors = signed(coefficients, linear=10)
-    axes[0].plot(np.arange(len(waveform)) / sample_rate, waveform, color="C0", linewidth=0.6)
+    envelope(axes[0], waveform, sample_rate, color="C0")
     axes[0].set(title=f"1. {len(waveform):,} samples", xlabel="time (s)", yticks=[])
     axes[1].imshow(levels, origin="lower", aspect="auto")
     axes[1].set(title="2. {} mel × {}".format(*levels.shape), xlabel="frame", ylabel="mel band (level in dB)")
