@@ -122,26 +122,10 @@ def trimmed(axes: Axes, waveform: np.ndarray, sample_rate: int, bounds: Sequence
         sample_rate: Hz.
         bounds: first sample that is kept, and the first after it that is not.
     """
-    start, end = bounds
-    envelope(axes, waveform, sample_rate, color="0.6")
-    envelope(axes, waveform[start:end], sample_rate, color="C0", start=start)
+    times, (start, end) = np.arange(len(waveform)) / sample_rate, bounds
+    axes.plot(times, waveform, color="0.6", linewidth=0.5)
+    axes.plot(times[start:end], waveform[start:end], color="C0", linewidth=0.6)
     axes.axvspan(start / sample_rate, end / sample_rate, color="C0", alpha=0.12, linewidth=0)
-
-
-def envelope(axes: Axes, waveform: np.ndarray, sample_rate: int, color: str, start: int = 0) -> None:
-    """Fill between the lowest and the highest sample of every 4 ms, over time in s.
-
-    Args:
-        axes: where to draw.
-        waveform: `[samples]`.
-        sample_rate: Hz.
-        color: of the area.
-        start: sample of the time axis at which the waveform begins.
-    """
-    firsts = np.arange(0, len(waveform), max(sample_rate // 250, 1))
-    times = (start + firsts) / sample_rate
-    low, high = (extreme.reduceat(waveform, firsts) for extreme in (np.minimum, np.maximum))
-    axes.fill_between(times, low, high, color=color, linewidth=0, step="post")
 
 
 def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
@@ -196,12 +180,15 @@ def image_steps(
         window: bool `[height, width]`, where they are.
     """
     colors = signed(coefficients, linear=10)
-    envelope(axes[0], waveform, sample_rate, color="C0")
+    axes[0].plot(np.arange(len(waveform)) / sample_rate, waveform, color="C0", linewidth=0.6)
     axes[0].set(title=f"1. {len(waveform):,} samples", xlabel="time (s)", yticks=[])
     axes[1].imshow(levels, origin="lower", aspect="auto")
     axes[1].set(title="2. {} mel × {}".format(*levels.shape), xlabel="frame", ylabel="mel band (level in dB)")
     axes[2].imshow(coefficients, origin="lower", aspect="auto", cmap="RdBu_r", norm=colors)
     axes[2].set(title="3. {} MFCC × {}".format(*coefficients.shape), xlabel="frame", ylabel="coefficient")
+    for one in axes[1:3]:
+        one.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[2].yaxis.set_major_locator(MaxNLocator(4, integer=True))
     drawn = feature_image(axes[3], image, window, colors)
     axes[3].set_title("4. {} × {} image".format(*np.shape(image)))
     axes[3].figure.colorbar(drawn, ax=axes[3], ticks=[-100, -10, 0, 10, 100], shrink=0.75)
@@ -245,9 +232,11 @@ def architectures(costs: Mapping[str, pd.DataFrame], image: np.ndarray, classes:
         image: `[H, W]`, an input.
         classes: the names of the outputs.
     """
-    figure, rows = plt.subplots(len(costs), 1, figsize=(8, 2.2 * len(costs)), squeeze=False)
+    figure, rows = plt.subplots(len(costs), 1, figsize=(8, 2 * len(costs)), squeeze=False)
     for axes, (model, table) in zip(rows[:, 0], costs.items(), strict=True):
-        axes.imshow(image, extent=(0, 1, -0.5, 0.5), aspect="auto")
+        colors = signed(image, linear=10)
+        axes.imshow(image, "RdBu_r", colors, extent=(0, 1, -0.5, 0.5), origin="lower", aspect="auto")
+        axes.add_patch(Rectangle((0, -0.5), 1, 1, facecolor="none", edgecolor="0.6", linewidth=0.8))
         _below(axes, 0.5, f"input\n{' × '.join(map(str, image.shape))}")
         x = 1.0
         for layer, row in table.iterrows():
@@ -262,7 +251,7 @@ def architectures(costs: Mapping[str, pd.DataFrame], image: np.ndarray, classes:
             x = end
         for number, label in enumerate(classes):
             axes.text(x + 0.06, 0.5 - (number + 0.5) / len(classes), label, va="center", size=6.5)
-        axes.set(title=model_name(model), xlim=(-0.1, 8.2), ylim=(-1.15, 0.6))
+        axes.set(title=model_name(model), xlim=(-0.1, 8.2), ylim=(-0.95, 0.6))
         axes.axis("off")
     return figure
 
@@ -273,10 +262,10 @@ def _below(axes: Axes, x: float, text: str) -> None:
 
 def _draw_maps(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: str) -> float:
     """A stack of feature maps `[C, H, W]` from `x` on, drawn for an input of `side` pixels; where it ends."""
-    size, shift = 0.75 * shape[1] / side, 0.3 / shape[0]
+    size, shift, edge = 0.75 * shape[1] / side, 0.3 / shape[0], min(0.8, 5 / shape[0])
     for number in range(shape[0]):
         corner = (x + number * shift, (0.3 - size) / 2 - number * shift)
-        axes.add_patch(Rectangle(corner, size, size, facecolor=color, edgecolor="white", linewidth=0.8))
+        axes.add_patch(Rectangle(corner, size, size, facecolor=color, edgecolor="white", linewidth=edge))
     return x + size + 0.3
 
 
@@ -324,17 +313,17 @@ def accuracy_against_cost(table: pd.DataFrame) -> Figure:
         table: indexed by model; columns `macs` of one recording, `parameters`, `mean` and `deviation` of our
             accuracy and `paper`, the paper's, in percent.
     """
-    figure, axes = plt.subplots(figsize=(7.5, 3.6))
+    figure, axes = plt.subplots(figsize=(7, 3.8))
     for model, row in table.iterrows():
         color, area, x = MODEL_COLORS[model], 40 + row["parameters"] / 2500, row["macs"]
         axes.scatter(x * 1.15, row["paper"], area, facecolor="none", edgecolor=color, linewidth=1.4)
-        axes.errorbar(x / 1.15, row["mean"], row["deviation"], color=color, capsize=4, linewidth=1.4)
-        axes.scatter(x / 1.15, row["mean"], area, color=color, alpha=0.75)
+        axes.errorbar(x / 1.15, row["mean"], row["deviation"], color="black", capsize=4, linewidth=1)
+        axes.scatter(x / 1.15, row["mean"], area, color=color)
         label = f"{model_name(model)}\n{row['parameters']:,.0f}\nparameters"
         axes.text(x, 0.03, label, ha="center", color=color, size=8.5, transform=axes.get_xaxis_transform())
     axes.scatter([], [], 60, color="0.4", label="ours, mean ± deviation")
     axes.scatter([], [], 60, facecolor="none", edgecolor="0.4", label="paper")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center", ncols=2)
     lowest = min(table["paper"].min(), (table["mean"] - table["deviation"].fillna(0)).min())
     axes.set(xscale="log", xlabel="multiply-accumulates of one recording", ylabel="accuracy (%)")
     axes.set(xlim=(1e5, 8e7), ylim=(lowest - 0.6 * (101 - lowest), 101))
@@ -346,9 +335,9 @@ def accuracy_against_cost(table: pd.DataFrame) -> Figure:
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix `[classes, classes]`, rows spoken and columns answered, errors in colour."""
     figure, axes = plt.subplots(figsize=(5.4, 4.4))
-    errors = np.ma.masked_array(counts, mask=np.eye(len(counts), dtype=bool))
+    errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     most = max(int(errors.max()), 1)
-    shown = axes.imshow(errors, cmap="YlOrRd", vmin=0, vmax=most)
+    shown = axes.imshow(np.ma.masked_equal(errors, 0), cmap="YlOrRd", vmin=0, vmax=most)
     for (row, column), count in np.ndenumerate(counts):
         color = "0.35" if row == column else "white" if count > 0.6 * most else "black"
         if count:
@@ -356,7 +345,10 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.set(xlabel="answer of the network", ylabel="digit spoken")
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
-    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+    axes.grid(which="minor")
+    axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(shown, label="recordings taken for another", ticks=MaxNLocator(4, integer=True))
     return figure
@@ -371,7 +363,7 @@ def rate_maps(rates: np.ndarray, window: np.ndarray) -> Figure:
     """
     figure, row = plt.subplots(1, len(rates), figsize=(8, 1.8))
     for number, (axes, rate) in enumerate(zip(row, rates, strict=True), start=1):
-        shown = axes.imshow(rate, vmin=0, vmax=1)
+        shown = axes.imshow(rate, vmin=0, vmax=1, origin="lower")
         axes.contour(window, [0.5], colors="white", linewidths=1)
         axes.set(title=f"channel {number}", xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
