@@ -252,6 +252,15 @@ def test_the_paper_parameters_belong_to_their_notebooks():
         book.match_parameters(book.parameters(nbformat.read(path, as_version=4)), PAPER[path.stem])
 
 
+def test_the_examples_of_rerunning_use_parameters_that_exist():
+    text = (ROOT / "book" / "rerun.md").read_text()
+    defaults = book.parameters(nbformat.read(ROOT / "notebooks" / "03_training.ipynb", as_version=4))
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"papermill notebooks/03_training.ipynb mine.ipynb(.*?)^```", text, re.M | re.S)
+    given = {name: yaml.safe_load(value) for name, value in re.findall(r"-p (\S+) (\S+)", command)}
+    book.match_parameters(defaults, yaml.safe_load(example) | given)
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_committed_run_is_its_notebook_with_the_paper_parameters(path):
     def parts(notebook):
