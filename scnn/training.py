@@ -39,15 +39,14 @@ class Training:
     seed: int = 0  # of the order of the recordings
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
-        if not 0 < self.learning_rate < math.inf:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, not {self.seed!r}")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of `epoch`, counted from 0."""
@@ -217,6 +216,7 @@ def _description(network: Network) -> dict[str, Any]:
 
 
 _STATE = "scnn training state 1"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of each weight
 
 
 def _suspend(state, network, optimizer, training, history) -> None:
@@ -235,16 +235,24 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
         header, tensors = read_tensors(state, _STATE)
     except ValueError as error:
         raise StateError(str(error)) from error
-    about = json.loads(header["about"])
-    if about["training"] != asdict(training) or about["network"] != _description(network):
+    try:
+        about = json.loads(header["about"])
+        history, own = about["history"], {"training": asdict(training), "network": _description(network)}
+        belongs = all(about[name] == value for name, value in own.items())
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{state}: its header cannot be used ({error})") from error
+    if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        kind, name = key.split("/", 1)
-        groups.setdefault(kind, {})[name] = tensor
-    network.load_state_dict(groups.pop("weight"))
-    names = [name for name, _ in network.named_parameters()]
-    moments = {i: {kind: group[name] for kind, group in groups.items()} for i, name in enumerate(names)}
+    weights = dict(network.named_parameters())
+    expected = {
+        f"{kind}/{name}": () if kind == "step" else tuple(weight.shape)
+        for kind in ("weight", *_MOMENTS)
+        for name, weight in weights.items()
+    }
+    if {key: tuple(tensor.shape) for key, tensor in tensors.items()} != expected:
+        raise StateError(f"{state}: its tensors are not those of a training of {network.architecture}")
+    network.load_state_dict({name: tensors[f"weight/{name}"] for name in weights})
+    moments = {i: {kind: tensors[f"{kind}/{name}"] for kind in _MOMENTS} for i, name in enumerate(weights)}
     settings = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": settings})
-    return about["history"]
+    return history
