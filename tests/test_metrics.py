@@ -1,0 +1,134 @@
+"""Metrics of networks whose every spike is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from scnn.metrics import activity, confusion, layer_costs, macs, sparsity, window_of
+from scnn.models import Network, Output, build
+
+
+def known_network(**parameters) -> Network:
+    """Spikes of a pixel of 1 at each of four steps, of 0.5 at the last two, of 0 at none.
+
+    The membrane of 0.5 is 0.5, 0.75, 0.875, 0.9375. The second channel is silent, and so is the second of the
+    output units, while the first always spikes.
+    """
+    settings = {"num_steps": 4, "beta": 0.5, "threshold": 0.75, "reset": "none", "input_shape": (1, 3, 3)}
+    network = build("2C1-2FC", **(settings | parameters))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+        network.weights[0].weight[0] = 1
+        network.weights[1].bias[0] = 1
+    return network
+
+
+def known_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every other image has a pixel of 1 and one of 0.5, the others only that of 1; and their windows."""
+    images = torch.zeros(count, 1, 3, 3)
+    images[:, 0, 0, 0] = 1
+    images[::2, 0, 1, 2] = 0.5
+    window = images[:, 0] > 0
+    window[:, 2, 2] = True  # data that happens to be zero
+    return images, window
+
+
+def test_activity_of_known_spikes():
+    table = activity(known_network(), *known_images(50))  # more than are traced at once
+    assert table.index.tolist() == ["2C1", "2FC", "window"]
+    assert table["neurons"].tolist() == [18, 2, 5]  # of the window: two channels of 3 and of 2 pixels in turn
+    layer, output, window = table.itertuples(index=False)
+    assert layer.rate == pytest.approx((4 + 1) / 4 / 18)
+    assert layer.sparsity == pytest.approx(1 - 5 / 72)
+    assert (layer.silent, layer.always, layer.changing) == pytest.approx((16.5 / 18, 1 / 18, 0.5 / 18))
+    assert (output.rate, output.silent, output.always, output.changing) == (0.5, 0.5, 0.5, 0)
+    assert window.rate == pytest.approx((4 + 1) / 4 / 5)
+    assert (window.silent, window.always, window.changing) == pytest.approx((3.5 / 5, 1 / 5, 0.5 / 5))
+
+
+def test_activity_without_a_window():
+    images, window = known_images(3)
+    with_window = activity(known_network(), images, window)
+    assert activity(known_network(), images).equals(with_window.drop(index="window"))
+
+
+def test_activity_of_a_relu_network_counts_values_above_zero():
+    network = known_network(spiking=False)
+    table = activity(network, *known_images(2))
+    assert table["rate"].tolist() == pytest.approx([1.5 / 18, 0.5, 1.5 / 5])
+    assert table.loc["2C1", "changing"] == pytest.approx(0)
+
+
+def test_sparsity_weighs_the_layers_by_their_neurons():
+    images, window = known_images(2)
+    wanted = 1 - (18 * 5 / 72 + 2 * 0.5) / 20
+    assert sparsity(activity(known_network(), images, window)) == pytest.approx(wanted)
+    assert sparsity(activity(known_network(), images)) == pytest.approx(wanted)
+
+
+def test_confusion_has_a_row_for_the_true_and_a_column_for_the_predicted_class():
+    predicted = torch.tensor([1, 1, 2, 0, 2])
+    labels = torch.tensor([0, 1, 2, 0, 1])
+
+    def network(images: torch.Tensor) -> Output:
+        evidence = torch.nn.functional.one_hot(predicted[images.long()], 4)[None].float()
+        return Output(evidence, evidence)
+
+    matrix = confusion(network, torch.arange(5), labels, 4)
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_costs_of_each_layer():
+    costs = layer_costs(build("CNN"))
+    assert costs.index.tolist() == ["6C3-P2", "16C3-P2", "128FC", "64FC", "10FC"]
+    assert costs["parameters"].tolist() == [60, 880, 73_856, 8_256, 650]
+    assert costs["macs"].tolist() == [6 * 9 * 30 * 30, 16 * 6 * 9 * 13 * 13, 73_728, 8_192, 640]
+    assert costs["shape"].tolist() == [(6, 15, 15), (16, 6, 6), (128,), (64,), (10,)]
+
+
+def test_a_spiking_network_pays_every_layer_at_every_step():
+    assert macs(build("B", num_steps=7)) == 7 * 741_080
+    assert macs(build("B", num_steps=7, spiking=False)) == 741_080
+
+
+def seen_by_hand(network: Network, window: np.ndarray) -> np.ndarray:
+    """Whether the receptive field of a neuron of the first layer touches the window, neuron by neuron."""
+    layer = network.layers[0]
+    height, width = layer.pooled(layer.convolved(window.shape))
+
+    def touches(row: int, column: int) -> bool:
+        pools = range(layer.pool or 1)
+        for pool_row in pools:
+            for pool_column in pools:
+                top = (row * (layer.pool_stride or 1) + pool_row) * layer.stride - layer.padding
+                left = (column * (layer.pool_stride or 1) + pool_column) * layer.stride - layer.padding
+                rows = slice(max(top, 0), max(top + layer.kernel, 0))
+                if window[rows, max(left, 0) : max(left + layer.kernel, 0)].any():
+                    return True
+        return False
+
+    return np.array([[touches(row, column) for column in range(width)] for row in range(height)])
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["2C3-2FC", "2C3-P2-2FC", "2C3s2-2FC", "2C2s3-2FC", "2C3p1-P2-2FC", "2C5s2p3-P3s2-2FC", "2C4s2-P2s3-2FC"],
+)
+def test_window_of_the_first_layer(architecture):
+    network = build(architecture, input_shape=(1, 17, 15))
+    windows = np.zeros((6, 17, 15), dtype=bool)
+    windows[0, 6:11, 5:8] = True
+    windows[1, :2, :1] = True
+    windows[2, -1:, -2:] = True
+    windows[3] = np.random.default_rng(0).random((17, 15)) < 0.03
+    windows[4] = True  # and the last is empty
+    found = window_of(network, torch.from_numpy(windows)).numpy()
+    expected = np.array([seen_by_hand(network, window) for window in windows])
+    assert expected[0].any() and not expected[0].all()
+    assert np.array_equal(found, expected)
+
+
+def test_window_needs_a_first_layer_with_a_map():
+    with pytest.raises(ValueError, match="the first layer of 5FC-2FC is not a convolution: it has no map"):
+        window_of(build("5FC-2FC"), torch.ones(1, 32, 32, dtype=torch.bool))
