@@ -1,9 +1,12 @@
-"""The leaky layer in one pass: forward and backward over all time steps, compiled by numba for the CPU.
+"""The fused kernels: the leaky layer in one pass over all time steps, and a fully connected layer in a window.
 
-`leaky` here equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
+`leaky` equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
 neuron's whole sequence is computed while it is in the cache; a constant current is never repeated over the
 time steps; and the backward pass computes the membranes again (three operations a step) instead of reading
-stored ones.
+stored ones. numba compiles it for the CPU.
+
+`boxed_linear` multiplies only the part of a layer's maps that differs from their background. Without a
+gradient it goes one step further, and adds the weights of a neuron only when it starts or stops spiking.
 """
 
 import functools
@@ -11,7 +14,6 @@ import functools
 import numba
 import numpy as np
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from scnn import neurons
 from scnn.neurons import Neuron, check_current
@@ -177,22 +179,6 @@ def _event_products(spikes, rows, index, current):
                         out[k] += change * row[k]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _event_gradient(spikes, later, grad_rows):
-    """Add to `grad_rows` [M, O], for each event, `later` [T, N, O]: the gradient of all steps from there."""
-    steps, count, size = spikes.shape
-    for sample in range(count):
-        for step in range(steps):
-            now, after = spikes[step, sample], later[step, sample]
-            before = spikes[max(step - 1, 0), sample]
-            for j in range(size):
-                change = now[j] - before[j] if step else now[j]
-                if change != 0:
-                    row = grad_rows[j]
-                    for k in range(row.size):
-                        row[k] += change * after[k]
-
-
 def _few_events(spikes: torch.Tensor) -> bool:
     """Whether additions at the events of `spikes` [T, N, ...] are less work than a dense product."""
     if spikes.device.type != "cpu" or spikes.dtype != torch.float32 or len(spikes) == 1:
@@ -203,54 +189,33 @@ def _few_events(spikes: torch.Tensor) -> bool:
 class _BoxedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, background, box, size, weight, bias):
-        maps = weight.view(len(weight), -1, *size)
-        rows = _inside(maps, box).permute(1, 2, 3, 0).reshape(-1, len(weight))
-        ctx.sparse = _few_events(values)
-        inside = values.flatten(2)
-        outside = maps.flatten(2).sum(dim=2).T - rows.view(maps.shape[1], -1, len(weight)).sum(dim=1)
-        current = _products(inside, rows, None) if ctx.sparse else inside @ rows
-        ctx.save_for_backward(inside, background, rows, outside)
+        steps, count, channels = values.shape[:3]
+        maps = weight.view(len(weight), channels, *size)
+        inside = values.reshape(steps * count, -1)
+        boxed = _inside(maps, box).reshape(len(weight), -1)
+        outside = _sum(maps) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
+        ctx.save_for_backward(inside, background, boxed, outside)
         ctx.box, ctx.shape, ctx.maps = box, values.shape, maps.shape
-        return current + torch.addmm(bias, background, outside)[:, None]
+        return (inside @ boxed.T).view(steps, count, -1) + torch.addmm(bias, background, outside.T)[:, None]
 
     @staticmethod
     def backward(ctx, grad):
-        inside, background, rows, outside = ctx.saved_tensors
-        grad_values = (grad @ rows.T).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        if ctx.sparse:
-            later = grad.flip(0).cumsum(0).flip(0)
-            grad_rows = torch.zeros_like(rows)
-            _event_gradient(inside.numpy(), later.numpy(), grad_rows.numpy())
-        else:
-            grad_rows = inside.flatten(0, 1).T @ grad.flatten(0, 1)
+        inside, background, boxed, outside = ctx.saved_tensors
+        flat = grad.reshape(len(inside), -1)
         per_step = grad.sum(dim=1)
+        grad_values = (flat @ boxed).view(ctx.shape) if ctx.needs_input_grad[0] else None
         grad_maps = grad.new_empty(ctx.maps)
         grad_maps.copy_((per_step.T @ background)[:, :, None, None].expand(ctx.maps))
-        _inside(grad_maps, ctx.box).copy_(grad_rows.view(*ctx.shape[2:], -1).permute(3, 0, 1, 2))
-        return grad_values, per_step @ outside.T, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
+        _inside(grad_maps, ctx.box).copy_((flat.T @ inside).view(len(grad_maps), *ctx.shape[2:]))
+        return grad_values, per_step @ outside, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
 
 
 def _inside(maps, box):
     return maps[:, :, box[0] : box[1], box[2] : box[3]]
 
 
-def _products(inside, rows, index):
-    current = torch.empty(*inside.shape[:2], rows.shape[1])
-    index = np.arange(len(rows)) if index is None else index
-    _event_products(inside.numpy(), rows.numpy(), index, current.numpy())
-    return current
-
-
-_ROWS = WeakTensorKeyDictionary()  # weights -> (their version, a transposed copy), for inference
-
-
-def _rows(weight):
-    """`weight` [O, I] as contiguous [I, O], kept until the weight changes."""
-    version, rows = _ROWS.get(weight, (None, None))
-    if version != weight._version:
-        rows = weight.detach().T.contiguous()
-        _ROWS[weight] = weight._version, rows
-    return rows
+def _sum(maps):
+    return maps.flatten(2).sum(dim=2)
 
 
 @functools.lru_cache(maxsize=256)
@@ -260,18 +225,18 @@ def _positions(channels, size, box):
     return np.ascontiguousarray(_inside(places, box)).ravel()
 
 
-def _infer_boxed(values, background, box, size, weight, bias):
+def _infer_boxed(values, background, box, size, weight, bias, turned):
     """`boxed_linear` without a gradient."""
-    channels = values.shape[2]
+    maps = weight.view(len(weight), -1, *size)
     inside = values.flatten(2)
-    if _few_events(values):
-        current = _products(inside, _rows(weight), _positions(channels, size, box))
+    if turned is not None and _few_events(values):
+        current = torch.empty(*inside.shape[:2], len(weight))
+        index = _positions(maps.shape[1], size, box)
+        _event_products(inside.numpy(), turned.numpy(), index, current.numpy())
     else:
-        current = inside @ _inside(weight.view(-1, channels, *size), box).flatten(1).T
+        current = inside @ _inside(maps, box).flatten(1).T
     if background.any():
-        outside = weight.view(len(weight), channels, -1).sum(dim=2)
-        outside = outside - _inside(weight.view(-1, channels, *size), box).sum(dim=(2, 3))
-        bias = torch.addmm(bias, background, outside.T)[:, None]
+        bias = torch.addmm(bias, background, (_sum(maps) - _inside(maps, box).sum(dim=(2, 3))).T)[:, None]
     return current + bias
 
 
@@ -282,13 +247,16 @@ def boxed_linear(
     size: tuple[int, int],
     weight: torch.Tensor,
     bias: torch.Tensor,
+    turned: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A fully connected layer on maps that are the same everywhere outside a box.
 
     `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
     their value at every other position of the `size` (height, width); `weight` is `[O, C * height *
     width]`, `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order
-    of the sums, and differentiates likewise.
+    of the sums, and differentiates likewise. Without a gradient, `turned` (the contiguous transpose of
+    `weight`) makes few clips faster.
     """
-    compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer_boxed
-    return compute(values, background, box, tuple(size), weight, bias)
+    if torch.is_grad_enabled():
+        return _BoxedLinear.apply(values, background, box, tuple(size), weight, bias)
+    return _infer_boxed(values, background, box, tuple(size), weight, bias, turned)

@@ -168,6 +168,7 @@ class Network(nn.Module):
         spiking: bool,
     ):
         super().__init__()
+        self._turned = None
         self.architecture, self.spiking = architecture, spiking
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.layers = parse(architecture)
@@ -200,6 +201,22 @@ class Network(nn.Module):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> "Network":
+        self._turned = None
+        return super().train(mode)
+
+    def _turn(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """The contiguous transpose of `weight`, kept while in evaluation mode; None in training.
+
+        The version that PyTorch counts shows a change in place. Only fused optimizers do not count theirs,
+        but they need a gradient, and the pass that makes it forgets what was kept.
+        """
+        if self.training or torch.is_grad_enabled():
+            self._turned = None
+        elif self._turned is None or self._turned[0] != weight._version:
+            self._turned = weight._version, weight.detach().T.contiguous()
+        return None if self._turned is None else self._turned[1]
 
     def forward(self, images: torch.Tensor) -> Output:
         return self._run(images, traces=None)
@@ -236,7 +253,8 @@ class Network(nn.Module):
                 current, patch = patch.values, patch._replace(values=spikes, background=background)
             else:
                 if flat is None:
-                    current = kernels.boxed_linear(*patch, weight.weight, weight.bias)
+                    turned = self._turn(weight.weight)
+                    current = kernels.boxed_linear(*patch, weight.weight, weight.bias, turned)
                 else:
                     current = functional.linear(flat, weight.weight, weight.bias)
                 if last and not self.spiking:
@@ -282,7 +300,7 @@ def _reach(box, kernel, stride, size):
     """The box of outputs of a sliding window that touch `box`, and the box of inputs they need."""
     reached, wanted = [], []
     for low, high, length in ((*box[:2], size[0]), (*box[2:], size[1])):
-        # Not behind `low`, where a stride beyond the kernel would put it: `wanted` begins at an output's edge.
+        # Not behind `low`, where a stride beyond the kernel puts it: `wanted` begins at an output's edge.
         first = min(max(0, -(-(low - kernel + 1) // stride)), low // stride, length - 1)
         last = max(first, min((high - 1) // stride, length - 1))
         reached += [first, last + 1]

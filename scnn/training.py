@@ -1,5 +1,6 @@
 """Training a network: loss, read-out, epochs, and checkpoints from which training goes on after a kill."""
 
+import hashlib
 import json
 import math
 import time
@@ -120,6 +121,7 @@ def fit(
     for epoch in range(len(history), training.epochs):
         start = time.perf_counter()
         optimizer.param_groups[0]["lr"] = training.rate(epoch)
+        network.train()
         order = torch.from_numpy(np.random.default_rng([training.seed, epoch]).permutation(len(images)))
         total, right = 0.0, 0
         for batch in order.split(training.batch_size):
@@ -131,6 +133,7 @@ def fit(
             optimizer.step()
             total += value.item() * len(batch)
             right += (scores(output).argmax(dim=1) == target).sum().item()
+        network.eval()
         tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
         seconds = time.perf_counter() - start
         row = {
@@ -163,7 +166,9 @@ def save_network(network: Network, path: Path | str, about: dict[str, Any] | Non
 
 
 def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
-    """The network of `save_network`, and what was kept beside it. Nothing in the file is ever executed.
+    """The network of `save_network`, in evaluation mode, and what was kept beside it.
+
+    Nothing in the file is ever executed.
 
     Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged, was not written
     by `save_network`, or whose weights do not fit its description.
@@ -187,7 +192,7 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
         )
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(True)
-    return network, about
+    return network.eval(), about
 
 
 def read_tensors(path: Path, form: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -225,9 +230,21 @@ def _suspend(state, network, optimizer, training, history) -> None:
         network.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
     ):
         tensors |= {f"{moment}/{name}": value for moment, value in moments.items()}
-    about = {"training": asdict(training), "network": _description(network), "history": history}
+    about = {
+        "training": asdict(training),
+        "network": _description(network),
+        "history": history,
+        "checksum": _checksum(tensors),
+    }
     with replacing(state) as file:
         save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
+
+
+def _checksum(tensors) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
@@ -238,19 +255,14 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
     try:
         about = json.loads(header["about"])
         history, own = about["history"], {"training": asdict(training), "network": _description(network)}
-        belongs = all(about[name] == value for name, value in own.items())
+        belongs, checksum = all(about[name] == value for name, value in own.items()), about["checksum"]
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"{state}: its header cannot be used ({error})") from error
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
     weights = dict(network.named_parameters())
-    expected = {
-        f"{kind}/{name}": () if kind == "step" else tuple(weight.shape)
-        for kind in ("weight", *_MOMENTS)
-        for name, weight in weights.items()
-    }
-    if {key: tuple(tensor.shape) for key, tensor in tensors.items()} != expected:
-        raise StateError(f"{state}: its tensors are not those of a training of {network.architecture}")
+    if checksum != _checksum(tensors):
+        raise StateError(f"{state}: its contents are not those that were written")
     network.load_state_dict({name: tensors[f"weight/{name}"] for name in weights})
     moments = {i: {kind: tensors[f"{kind}/{name}"] for kind in _MOMENTS} for i, name in enumerate(weights)}
     settings = optimizer.state_dict()["param_groups"]
