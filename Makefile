@@ -47,8 +47,8 @@ lint: $(READY)  ## check code and notebooks with ruff
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: $(READY)  ## time the package against its peers
-	@for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script" || exit 1; done
+bench: $(READY)  ## time the package against plain snnTorch, and write _build/bench.json
+	$(PY) -m benchmarks.speed
 
 clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
 	rm -rf _build .pytest_cache .ruff_cache *.egg-info

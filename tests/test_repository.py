@@ -13,7 +13,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-EXTRAS = PROJECT["project"]["optional-dependencies"]
+EXTRAS = dict(PROJECT["project"]["optional-dependencies"])
+PEERS = EXTRAS.pop("peers")  # other libraries, for an environment of their own
 PINS = dict(
     line.split("==")
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -38,6 +39,10 @@ def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
     version = VERSIONS.get(canonicalize_name(wanted.name))
     assert version, f"{wanted.name} is not in constraints.txt"
     assert wanted.specifier.contains(version), f"constraints.txt has {wanted.name} {version}"
+
+
+def test_the_peers_of_the_benchmark_are_exact_versions():
+    assert all(str(Requirement(one).specifier).startswith("==") for one in PEERS)
 
 
 def test_pins_are_exact_and_accept_any_build():

@@ -1,0 +1,211 @@
+"""Speed against the peers, each against the same baseline in the same run: `python -m benchmarks.speed`.
+
+Prints a table as it goes and writes `_build/bench.json`, a list with a row for each measurement.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import features, networks, peers
+from benchmarks.timing import interleaved, ratios
+from scnn.data import CORPORA, Corpus, available, load_corpus
+from scnn.experiment import Experiment, load_data, run
+from scnn.models import Network
+
+TASKS = ("train", "infer", "features")
+MODELS = ("A", "B", "C")
+OUTPUT = Path("_build/bench.json")
+ROUND = 0.4  # s that the baseline takes in a round, at least
+EPOCHS = 2  # of the training beforehand: an untrained network hardly spikes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure all variants with."""
+
+    task: str
+    model: str
+    batch: int  # recordings
+    num_steps: int
+
+
+CASES = (
+    Case("train", "B", 16, 10),
+    Case("train", "B", 64, 10),
+    Case("train", "B", 16, 100),
+    Case("train", "A", 16, 10),
+    Case("train", "A", 64, 10),
+    Case("train", "C", 16, 10),
+    Case("infer", "B", 1, 10),
+    Case("infer", "B", 64, 10),
+    Case("infer", "B", 1, 100),
+    Case("infer", "A", 1, 10),
+    Case("infer", "A", 64, 10),
+)
+
+
+def trained(case: Case, corpus: str) -> tuple[Network, torch.Tensor, torch.Tensor]:
+    """A briefly trained network, and the images and labels that it was trained on."""
+    experiment = Experiment(corpus=corpus, model=case.model, num_steps=case.num_steps, epochs=EPOCHS)
+    data = load_data(experiment)
+    return run(experiment).network(), *data.part(data.split.train)
+
+
+def measure(
+    case: Case,
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    variants: dict[str, Callable],
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """A row for each variant. All do the same steps with the same batches in each round."""
+    whole = len(images) - len(images) % case.batch
+    batches = list(zip(images[:whole].split(case.batch), labels[:whole].split(case.batch), strict=True))
+    steps = {name: make(network, case.task) for name, make in variants.items()}
+    for step in steps.values():  # whatever is compiled is compiled now
+        for batch in batches[:3]:
+            step(*batch)
+    start = time.perf_counter()
+    steps[networks.BASELINE](*batches[0])
+    count = max(2, math.ceil(ROUND / (time.perf_counter() - start)))
+    mine = list(islice(cycle(batches), count))
+
+    def way(step):
+        def all_steps():
+            for batch in mine:
+                step(*batch)
+
+        return all_steps
+
+    label = f"{case.task} {case.model}, batch {case.batch}, T={case.num_steps}"
+    seconds = interleaved({name: way(step) for name, step in steps.items()}, rounds, label=label)
+    return rows(dataclasses.asdict(case), seconds, networks.BASELINE, count * case.batch)
+
+
+def measure_features(corpus: Corpus, rounds: int) -> list[dict[str, Any]]:
+    """A row for each way from waveforms to images."""
+    seconds = interleaved(features.ways(corpus), rounds, label="features")
+    about = {"task": "features", "model": "mfcc", "batch": len(corpus), "num_steps": 0}
+    return rows(about, seconds, features.BASELINE, len(corpus))
+
+
+def rows(
+    about: dict[str, Any], seconds: dict[str, list[float]], baseline: str, samples: int
+) -> list[dict[str, Any]]:
+    """The rows of one case, whose variants each took `seconds` for `samples` in the rounds."""
+    relative = ratios(seconds, baseline)
+    return [
+        about
+        | {"variant": name, "baseline": baseline, "samples_per_s": samples / statistics.median(times)}
+        | {"samples_per_s_min": samples / max(times), "samples_per_s_max": samples / min(times)}
+        | relative[name]
+        | {"rounds": len(times)}
+        for name, times in seconds.items()
+    ]
+
+
+def every_fifth(corpus: Corpus) -> Corpus:
+    """A fifth of `corpus`, of all classes and speakers: librosa is slow."""
+    part = slice(None, None, 5)
+    arrays = {name: getattr(corpus, name)[part] for name in ("labels", "speakers", "takes", "names")}
+    return dataclasses.replace(corpus, waveforms=corpus.waveforms[part], lists={}, **arrays)
+
+
+def run_cases(
+    threads: int, cases: Sequence[Case], tasks: Sequence[str], corpus: str, rounds: int
+) -> list[dict[str, Any]]:
+    """All rows at one number of threads; prints them as they come."""
+    if hasattr(os, "sched_setaffinity"):  # not every library has a setting for its threads; all heed this
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", module="spikingjelly|norse|sinabs|jax|flax")
+    common = {
+        "threads": threads,
+        "corpus": corpus,
+        "versions": {name: version(name) for name in ("torch", "snntorch", "numba")} | peers.versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+    found = []
+    variants = networks.VARIANTS | peers.installed()
+    for case in cases:
+        found += [row | common for row in measure(case, *trained(case, corpus), variants, rounds)]
+        show(found[-len(variants) :])
+    if "features" in tasks:
+        found += [row | common for row in measure_features(every_fifth(load_corpus(corpus)), rounds)]
+        show(found[-2:])
+    return found
+
+
+def show(found: Sequence[dict[str, Any]]) -> None:
+    """Print the rows of one case."""
+    first = found[0]
+    steps = f", T={first['num_steps']}" if first["num_steps"] else ""
+    threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
+    print(f"\n{first['task']} {first['model']}, batch {first['batch']}{steps}, {threads}")
+    print(f"  {'':16}{'samples/s':>11}{'ratio':>8}   rounds from .. to")
+    for row in found:
+        print(
+            f"  {row['variant']:16}{row['samples_per_s']:11,.0f}{row['ratio']:8.2f}"
+            f"   {row['ratio_min']:.2f} .. {row['ratio_max']:.2f}",
+            flush=True,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="default: all")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    parser.add_argument("--batches", nargs="+", type=int, help="only these batch sizes")
+    parser.add_argument("--num-steps", nargs="+", type=int, help="only these numbers of time steps")
+    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
+    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="in turn; default: 2 1")
+    parser.add_argument("--corpus", choices=CORPORA, help="default: fsdd-1.0.8 where it can be had")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default: {OUTPUT}")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or min(options.threads) < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    cases = [
+        case
+        for case in CASES
+        if case.task in options.tasks
+        and case.model in options.models
+        and case.batch in (options.batches or [case.batch])
+        and case.num_steps in (options.num_steps or [case.num_steps])
+    ]
+    if not cases and "features" not in options.tasks:
+        parser.error("no case has all of these; see CASES in benchmarks/speed.py")
+    corpus = options.corpus or available()
+    print(f"Images of {corpus}; ratios are to {networks.BASELINE}, medians over {options.rounds} rounds.")
+    if peers.missing():
+        print(f"Not installed, so left out: {', '.join(peers.missing())} (see benchmarks/README.md).")
+    found = []
+    for threads in options.threads:
+        # A process of its own: the number of threads of some libraries cannot be changed once they run.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found += pool.submit(run_cases, threads, cases, options.tasks, corpus, options.rounds).result()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\n{len(found)} rows in {options.output}")
+
+
+if __name__ == "__main__":
+    main()

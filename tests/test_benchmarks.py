@@ -1,0 +1,141 @@
+"""The benchmark: that its variants compute the same, and the file that it writes."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from scnn import kernels, neurons, training
+from scnn.experiment import Experiment, load_data, run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import networks, peers, speed, timing
+
+
+@pytest.fixture(scope="module", params=["B", "C"])
+def trained(request):
+    """A trained network, with images and labels of its test split."""
+    experiment = Experiment(corpus="espeak", model=request.param, epochs=1)
+    data = load_data(experiment)
+    images, labels = data.part(data.split.test)
+    return run(experiment).network(), images[:32], labels[:32]
+
+
+def gradients(network, value):
+    network.zero_grad()
+    value.backward()
+    return [weight.grad for weight in network.parameters()]
+
+
+def same(output, gradient, reference, reference_gradient):
+    assert reference.spikes.any()
+    assert torch.equal(output.spikes, reference.spikes)
+    torch.testing.assert_close(output.membrane, reference.membrane, rtol=1e-4, atol=1e-3)
+    assert networks.difference(gradient, reference_gradient) <= 1e-5
+
+
+def test_the_baseline_spikes_and_learns_as_scnn_does(trained):
+    network, images, labels = trained
+    loop = networks.Loop(network)
+    output, reference = network(images), loop(images)
+    same(
+        output,
+        gradients(network, training.loss(output, labels)),
+        reference,
+        gradients(loop, networks.loss_by_steps(reference, labels)),
+    )
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("leaky", [neurons.leaky, kernels.leaky])
+def test_layer_by_layer_spikes_and_learns_as_scnn_does(trained, leaky, once):
+    network, images, labels = trained
+    fire = partial(leaky, neuron=network.neuron, num_steps=network.num_steps)
+    other = networks.LayerByLayer(network, [fire] * len(network.layers), once)
+    output, reference = other(images), network(images)
+    same(
+        output,
+        gradients(other, training.loss(output, labels)),
+        reference,
+        gradients(network, training.loss(reference, labels)),
+    )
+
+
+@pytest.mark.parametrize("task", ["train", "infer"])
+@pytest.mark.parametrize("name", networks.VARIANTS)
+def test_a_variant_leaves_the_network_as_it_is(trained, name, task):
+    network, images, labels = trained
+    before = [weight.clone() for weight in network.parameters()]
+    step = networks.VARIANTS[name](network, task)
+    first, second = step(images, labels), step(images, labels)
+    assert all(map(torch.equal, before, network.parameters()))
+    if name == "dense-bound":
+        return
+    if task == "infer":
+        assert torch.equal(first, training.predict(network, images))
+    else:
+        assert first != second  # it has learnt something
+
+
+@pytest.mark.parametrize("name", ["spikingjelly", "norse", "sinabs", "spyx"])
+def test_a_peer_computes_nearly_the_same(trained, name):
+    if name not in peers.installed():
+        pytest.skip(f"{name} is not installed: the extra [peers] has it")
+    network, images, labels = trained
+    make = peers.installed()[name]
+    classes = torch.as_tensor(make(network, "infer")(images, labels).tolist())
+    assert (classes == training.predict(network, images)).float().mean() > 0.8
+    step = make(network, "train")
+    losses = [float(step(images, labels)) for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+def test_every_way_runs_once_in_each_round():
+    order = []
+    seconds = timing.interleaved({name: partial(order.append, name) for name in "abc"}, rounds=4)
+    assert len(order) == 3 * 5
+    assert all(sorted(order[start : start + 3]) == ["a", "b", "c"] for start in range(0, 15, 3))
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+def test_a_ratio_is_that_of_the_median_round():
+    seconds = {"slow": [4.0, 6.0, 30.0], "fast": [2.0, 2.0, 2.0]}
+    assert timing.ratios(seconds, "slow")["fast"] == {"ratio": 3.0, "ratio_min": 2.0, "ratio_max": 15.0}
+    assert timing.ratios(seconds, "slow")["slow"]["ratio"] == 1.0
+
+
+def test_the_file_has_a_row_for_each_measurement(tmp_path, capfd):
+    output = tmp_path / "new" / "bench.json"
+    options = ["--corpus", "espeak", "--models", "C", "--tasks", "train", "--rounds", "2", "--threads", "1"]
+    speed.main([*options, "--output", str(output)])
+    rows = json.loads(output.read_text())
+    expected = [*networks.VARIANTS, *peers.installed()]
+    assert [row["variant"] for row in rows] == expected
+    for row in rows:
+        assert (row["task"], row["model"], row["batch"], row["num_steps"]) == ("train", "C", 16, 10)
+        assert 0 < row["samples_per_s_min"] <= row["samples_per_s"] <= row["samples_per_s_max"]
+        assert 0 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+        assert (row["threads"], row["rounds"], row["corpus"]) == (1, 2, "espeak")
+        assert row["versions"]["torch"].startswith("2.")
+    assert rows[0]["ratio"] == 1.0 and rows[0]["variant"] == rows[0]["baseline"] == "snntorch-loop"
+    printed = capfd.readouterr().out
+    assert "train C, batch 16, T=10, 1 thread" in printed
+    assert all(name in printed for name in [*expected, *peers.missing()])
+
+
+def test_features_are_timed_against_librosa(fsdd):
+    corpus = speed.load_corpus("fsdd-1.0.8")
+    few = speed.every_fifth(speed.every_fifth(speed.every_fifth(corpus)))
+    librosa, scnn = speed.measure_features(few, rounds=1)
+    assert (librosa["task"], librosa["variant"], librosa["ratio"]) == ("features", "librosa", 1.0)
+    assert (scnn["variant"], scnn["baseline"], scnn["batch"]) == ("scnn", "librosa", len(few))
+
+
+@pytest.mark.parametrize("options", [["--rounds", "0"], ["--batches", "7", "--tasks", "train"]])
+def test_nothing_to_do_is_refused(options, capsys):
+    with pytest.raises(SystemExit):
+        speed.main(options)
+    assert "--rounds" in capsys.readouterr().err
