@@ -1,4 +1,4 @@
-"""The fused kernels: the leaky layer in one pass over all time steps, and a fully connected layer in a window.
+"""The fused kernels: the leaky layer in one pass over all time steps, and a linear layer inside a window.
 
 `leaky` equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
 neuron's whole sequence is computed while it is in the cache; a constant current is never repeated over the

@@ -65,8 +65,7 @@ def leaky(
     fire = surrogate.fast_sigmoid(slope=neuron.slope)
     membrane = torch.zeros_like(current[0])
     spikes, membranes = [], []
-    for step in range(steps):
-        now = current[step if current.shape[0] > 1 else 0]
+    for now in current.expand(steps, *current.shape[1:]).unbind():
         reset = (membrane > neuron.threshold).to(current.dtype)
         if neuron.reset == "zero":
             membrane = (1 - reset) * membrane

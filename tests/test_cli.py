@@ -1,0 +1,119 @@
+"""The command line, as a user types it."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from scnn.__main__ import PRETRAINED, main, recognise
+from scnn.data import ESPEAK_FOLDER, load_corpus, split
+from scnn.training import load_network
+
+QUICK = ["train", "--corpus", "espeak", "--model", "4C5-P4-10FC", "--num-steps", "4", "--epochs", "1"]
+CLIP = str(next(iter(sorted(ESPEAK_FOLDER.glob("7_*.flac")))))
+
+
+def call(capsys, *arguments):
+    """Exit status, standard output and standard error of `scnn ARGUMENTS`."""
+    status = main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["predict"]])
+def test_help_names_every_option_and_its_default(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    if command == ["train"]:
+        for word in ("--num-steps", "--threshold", "--normalization", "(default: fsdd-1.0.8)", "AlexNet"):
+            assert word in text
+
+
+def test_data_describes_a_corpus(capsys):
+    status, out, _ = call(capsys, "data", "espeak", "--json")
+    about = json.loads(out)
+    assert status == 0
+    assert (about["recordings"], about["sample_rate_hz"]) == (1200, 8000)
+    assert about["classes"] == list("0123456789")
+
+
+def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):
+    saved = tmp_path / "new" / "net.safetensors"
+    status, out, _ = call(capsys, *QUICK, "--json", "--save", saved)
+    first = json.loads(out)
+    assert status == 0
+    assert out.count("\n") == 1
+    assert 0 <= first["accuracy"] <= 1
+    assert call(capsys, *QUICK, "--json")[1] == out  # the seconds of the first training included
+
+    status, out, _ = call(capsys, "predict", "--network", saved, "--json", CLIP)
+    assert status == 0
+    assert set(json.loads(out)["spikes"]) == set("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beta", "2"], "beta must lie in 0..1"),
+        (["--model", "6X3-10FC"], "'6X3'"),
+        (["--corpus", "nowhere"], "nowhere"),
+        (["--split", "speaker:nobody"], "nobody"),
+        (["--normalization", "all"], "none, clip, band, train"),
+        (["--model", "8FC-9FC"], "9FC, but there are 10 classes"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_valid(capsys, options, message):
+    status, out, err = call(capsys, *QUICK, *options)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_option_stops_with_the_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--betta", "0.5"])
+    assert stopped.value.code == 2
+    assert "--betta" in capsys.readouterr().err
+
+
+def test_predict_goes_on_behind_a_file_that_cannot_be_used(capsys, tmp_path):
+    silent, text = tmp_path / "silent.wav", tmp_path / "text.wav"
+    soundfile.write(silent, np.zeros(8000), 8000)
+    text.write_text("no audio")
+    status, out, err = call(capsys, "predict", silent, text, tmp_path / "none.wav", CLIP)
+    assert status == 1
+    assert out.startswith(CLIP)
+    assert [line.split(": ")[1] for line in err.splitlines()] == list(
+        map(str, (silent, text, tmp_path / "none.wav"))
+    )
+
+
+def test_predict_takes_any_rate_and_channels(capsys, tmp_path):
+    samples, rate = soundfile.read(CLIP)
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.repeat(samples[:, None], 2, axis=1), rate)
+    network, about = load_network(PRETRAINED)
+    assert recognise(stereo, network, about)["spikes"] == recognise(CLIP, network, about)["spikes"]
+
+
+def test_predict_refuses_a_network_that_does_not_say_how_it_hears(capsys, tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"not a network")
+    status, _, err = call(capsys, "predict", "--network", foreign, CLIP)
+    assert status == 1
+    assert str(foreign) in err
+
+
+def test_the_packaged_network_keeps_its_accuracy(fsdd):
+    corpus = load_corpus("fsdd")
+    held_out = split(corpus, "official").test[::3]
+    network, about = load_network(PRETRAINED)
+    folder = fsdd / "recordings" if (fsdd / "recordings").is_dir() else fsdd
+    found = [recognise(folder / f"{corpus.names[i]}.wav", network, about)["digit"] for i in held_out]
+    right = np.mean(
+        [digit == corpus.classes[corpus.labels[i]] for digit, i in zip(found, held_out, strict=True)]
+    )
+    assert right > 0.96  # 0.987 on all 300
