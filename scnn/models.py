@@ -209,14 +209,18 @@ class Network(nn.Module):
     def _turn(self, weight: torch.Tensor) -> torch.Tensor | None:
         """The contiguous transpose of `weight`, kept while in evaluation mode; None in training.
 
-        The version that PyTorch counts shows a change in place. Only fused optimizers do not count theirs,
-        but they need a gradient, and the pass that makes it forgets what was kept.
+        Other memory shows that the weight was replaced (the old one is held, so that it is not used again),
+        and the version that PyTorch counts a change in place. Only fused optimizers do not count theirs, but
+        they need a gradient, and the pass that makes it forgets what was kept.
         """
         if self.training or torch.is_grad_enabled():
             self._turned = None
-        elif self._turned is None or self._turned[0] != weight._version:
-            self._turned = weight._version, weight.detach().T.contiguous()
-        return None if self._turned is None else self._turned[1]
+            return None
+        now = weight.detach(), weight._version
+        kept = self._turned
+        if kept is None or (kept[0].data_ptr(), kept[1]) != (now[0].data_ptr(), now[1]):
+            self._turned = kept = *now, now[0].T.contiguous()
+        return kept[2]
 
     def forward(self, images: torch.Tensor) -> Output:
         return self._run(images, traces=None)

@@ -273,16 +273,19 @@ def check_equals_reference(
         else:
             assert relative(trace.spikes, spikes) < 1e-5, layer.name
             assert silent or 0 < (spikes > 0).float().mean() < 1, layer.name
-    if network.spiking:
-        assert torch.equal(output.spikes, expected.spikes[-1])
-    assert relative(output.membrane, expected.membranes[-1]) < 1e-5
+    assert output.membrane.requires_grad
+    with torch.no_grad():
+        inferred = [output, network.train()(images), network.eval()(images)]
+    for each in inferred:  # without a gradient other kernels compute
+        assert not network.spiking or torch.equal(each.spikes, expected.spikes[-1])
+        assert relative(each.membrane, expected.membranes[-1]) < 1e-5
     wanted = gradients(network, expected.output(network))
     for (name, _), found, gradient in zip(
         network.named_parameters(), gradients(network, output), wanted, strict=True
     ):
         assert silent or gradient.abs().max() > 0, name
-        # A gradient below 1e-6 is what is left of sums that cancel: its rounding is that of the sums.
-        assert (found - gradient).abs().max() <= 1e-5 * max(gradient.abs().max(), 1e-6), name
+        # A gradient below 1e-4 is what is left of sums that cancel: its rounding is that of the sums.
+        assert (found - gradient).abs().max() <= 1e-5 * max(gradient.abs().max(), 1e-4), name
 
 
 @pytest.mark.parametrize("reset", RESETS)
@@ -361,3 +364,41 @@ def test_gradient_of_the_image_is_complete(trained):
     (wanted,) = torch.autograd.grad(reference(network, leaf).membranes[-1].sum(), leaf)
     assert wanted[..., 0, 0].abs().max() > 0  # a pixel of the padding
     assert relative(found, wanted) < 1e-5
+
+
+CHANGES = {  # ways to give a network other weights
+    "load": lambda network, other: network.load_state_dict(other.state_dict()),
+    "assign": lambda network, other: network.load_state_dict(other.state_dict(), assign=True),
+    "replace": lambda network, other: setattr(network, "weights", other.weights),
+    "data": lambda network, other: [
+        setattr(weight, "data", new.detach().clone())
+        for weight, new in zip(network.parameters(), other.parameters(), strict=True)
+    ],
+    "type": lambda network, other: network.load_state_dict(other.state_dict()) and network.double().float(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_weights_count_from_the_next_evaluation(change):
+    # Few spikes at the first layer: in evaluation mode they are added up from weights kept in another order.
+    images = torch.zeros(4, 1, 32, 32)
+    images[..., 10:20, 12:16] = torch.randn(4, 1, 10, 4, generator=torch.Generator().manual_seed(0))
+    network, other = (build("B", seed=seed, threshold=1.0).eval() for seed in (0, 1))
+
+    def current(network: Network) -> torch.Tensor:
+        return network.trace(images)[1].current
+
+    expected = current(other)
+    assert not torch.equal(current(network), expected)
+    CHANGES[change](network, other)
+    assert torch.equal(current(network), expected)
+
+
+def test_network_computes_in_float64():
+    images = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = build("CNN").eval()
+    with torch.no_grad():
+        single = network(images).membrane
+        double = network.double()(images.double()).membrane
+    assert double.dtype == torch.float64
+    assert 0 < relative(double.float(), single) < 1e-5
