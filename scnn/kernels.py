@@ -163,20 +163,22 @@ def _count_events(spikes):
 def _event_products(spikes, rows, index, current):
     """Sum `rows` [., O] of the spiking neurons into `current` [T, N, O]; neuron j of M has row `index`[j]."""
     steps, count, size = spikes.shape
+    total = np.empty(rows.shape[1], np.float32)
+    before = np.empty(size, np.float32)
     for sample in range(count):
+        total[:] = 0
+        before[:] = 0
         for step in range(steps):
-            now, out = spikes[step, sample], current[step, sample]
-            before = spikes[max(step - 1, 0), sample]
-            if step:
-                out[:] = current[step - 1, sample]
-            else:
-                out[:] = 0
+            now = spikes[step, sample]
             for j in range(size):
-                change = now[j] - before[j] if step else now[j]
-                if change != 0:
+                if now[j] != before[j]:
                     row = rows[index[j]]
-                    for k in range(row.size):
-                        out[k] += change * row[k]
+                    if now[j] > before[j]:
+                        total += row
+                    else:
+                        total -= row
+                    before[j] = now[j]
+            current[step, sample] = total
 
 
 def _few_events(spikes: torch.Tensor) -> bool:

@@ -102,23 +102,27 @@ def parse(architecture: str) -> tuple[Layer, ...]:
 class Patch(NamedTuple):
     """Activity of a layer: inside a box of its map, and once for all neurons outside it."""
 
-    values: torch.Tensor  # [S, N, C, h, w] in the box; S is T, or 1 where it does not depend on time
+    values: (
+        torch.Tensor
+    )  # [S, N, C, h, w] in the box, or on the whole map; S is T, or 1 if constant over time
     background: torch.Tensor  # [S, C]
     box: tuple[int, int, int, int]  # rows and columns: top, bottom, left, right (bottom and right excluded)
     size: tuple[int, int]  # height and width of the whole map
 
     def grown(self, box: tuple[int, int, int, int]) -> torch.Tensor:
         """`values` over a larger `box`, filled up from the background."""
+        if self.values.shape[3:] == self.size:
+            return self.values[..., box[0] : box[1], box[2] : box[3]]
         if box == self.box:
             return self.values
         steps, count, channels = self.values.shape[:3]
         top, bottom, left, right = box
         shape = (steps, count, channels, bottom - top, right - left)
-        whole = self.background[:, None, :, None, None].expand(shape).clone()
+        grown = self.background[:, None, :, None, None].expand(shape).clone()
         rows = slice(self.box[0] - top, self.box[1] - top)
         columns = slice(self.box[2] - left, self.box[3] - left)
-        whole[:, :, :, rows, columns] = self.values
-        return whole
+        grown[:, :, :, rows, columns] = self.values
+        return grown
 
 
 class Trace(NamedTuple):
@@ -239,10 +243,9 @@ class Network(nn.Module):
             )
         height, width = images.shape[2:]
         padded = any(layer.padding for layer in self.layers)
-        everything = traces is not None or padded or images.requires_grad
-        box = (0, height, 0, width) if everything else data_box(images)
-        inside = images[:, :, box[0] : box[1], box[2] : box[3]]
-        patch = Patch(inside[None], images.new_zeros(1, images.shape[1]), box, (height, width))
+        whole = traces is not None or padded or images.requires_grad
+        box = (0, height, 0, width) if whole else data_box(images)
+        patch = Patch(images[None], images.new_zeros(1, images.shape[1]), box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
         for layer, weight in zip(self.layers, self.weights, strict=True):
             last = layer is self.layers[-1]
@@ -258,7 +261,8 @@ class Network(nn.Module):
             else:
                 if flat is None:
                     turned = self._turn(weight.weight)
-                    current = kernels.boxed_linear(*patch, weight.weight, weight.bias, turned)
+                    inside = patch.grown(patch.box)
+                    current = kernels.boxed_linear(inside, *patch[1:], weight.weight, weight.bias, turned)
                 else:
                     current = functional.linear(flat, weight.weight, weight.bias)
                 if last and not self.spiking:
