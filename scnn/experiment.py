@@ -60,6 +60,14 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self):
+        # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
+        object.__setattr__(self, "corpus", str(self.corpus))
+        for each in dataclasses.fields(self):
+            if each.type is float:
+                value = getattr(self, each.name)
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise ValueError(f"{each.name} must be a number, not {value!r}")
+                object.__setattr__(self, each.name, float(value))
         self.training()
         self.build(classes=None)
 
@@ -131,7 +139,10 @@ class Record:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row an epoch: loss and accuracy while training, and on the test split after it."""
+        """A row an epoch: loss and accuracy while training, and after it on held-out clips.
+
+        These are the validation clips, or the test clips where there are none.
+        """
         return pd.read_csv(self.folder / "history.csv")
 
     def network(self) -> Network:
@@ -182,6 +193,8 @@ def run(experiment: Experiment) -> Record:
             warnings.warn(f"{error}: training from the beginning", stacklevel=2)
             shutil.rmtree(unfinished)
             _train(experiment, unfinished)
+        for part in unfinished.glob(".*.part"):  # of a process that was killed while writing
+            part.unlink()
         unfinished.rename(folder)
         return _read(folder, experiment)
 
@@ -197,7 +210,8 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
     is remembered.
     """
     todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
-    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(workers or cores, len(todo))
     if workers > 1:
         context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
         with ProcessPoolExecutor(workers, context) as pool:
@@ -230,7 +244,7 @@ def _train(experiment: Experiment, folder: Path) -> None:
     data = load_data(experiment)
     network = experiment.build(len(data.corpus.classes))
     test = data.part(data.split.test)
-    watched = data.part(data.split.validation) if experiment.validation else test
+    watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
     name = f"{experiment.model} on {data.corpus.name}, seed {experiment.seed}"
     history = fit(network, *data.part(data.split.train), watched, experiment.training(), state, name)
@@ -268,6 +282,8 @@ def _read(folder: Path, experiment: Experiment) -> Record:
     )
     if found != json.loads(experiment.to_json()) or made["format"] != FORMAT:
         raise ValueError("it is of another experiment or format")
+    if "accuracy" not in measured:
+        raise ValueError("metrics.json lacks the accuracy")
     if made["weights_sha256"] != _hash(folder / "network.safetensors"):
         raise ValueError("the weights are not those that were written")
     record = Record(folder, experiment, measured, made)
