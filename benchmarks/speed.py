@@ -13,9 +13,10 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
@@ -31,7 +32,11 @@ from scnn.models import Network
 
 TASKS = ("train", "infer", "features")
 MODELS = ("A", "B", "C")
+VARIANTS = networks.VARIANTS | peers.installed()
 OUTPUT = Path("_build/bench.json")
+RESULTS = Path(__file__).with_name(
+    "bench.json"
+)  # the output of a run on a quiet machine, which the book shows
 ROUND = 0.4  # s that the baseline takes in a round, at least
 EPOCHS = 2  # of the training beforehand: an untrained network hardly spikes
 
@@ -68,35 +73,45 @@ def trained(case: Case, corpus: str) -> tuple[Network, torch.Tensor, torch.Tenso
     return run(experiment).network(), *data.part(data.split.train)
 
 
-def measure(
-    case: Case,
-    network: Network,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    variants: dict[str, Callable],
+def batched(images: torch.Tensor, labels: torch.Tensor, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Whole batches of `size`; what is left over is left out."""
+    whole = len(images) - len(images) % size
+    return list(zip(images[:whole].split(size), labels[:whole].split(size), strict=True))
+
+
+def in_turns(
+    steps: Mapping[str, networks.Step],
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     rounds: int,
-) -> list[dict[str, Any]]:
-    """A row for each variant. All do the same steps with the same batches in each round."""
-    whole = len(images) - len(images) % case.batch
-    batches = list(zip(images[:whole].split(case.batch), labels[:whole].split(case.batch), strict=True))
-    steps = {name: make(network, case.task) for name, make in variants.items()}
+    label: str,
+) -> tuple[dict[str, list[float]], int]:
+    """Seconds of each variant in each round, and the batches of a round: the same for all variants.
+
+    The first of `steps` is the baseline, which decides how many batches a round has.
+    """
     for step in steps.values():  # whatever is compiled is compiled now
         for batch in batches[:3]:
             step(*batch)
     start = time.perf_counter()
-    steps[networks.BASELINE](*batches[0])
+    next(iter(steps.values()))(*batches[0])
     count = max(2, math.ceil(ROUND / (time.perf_counter() - start)))
     mine = list(islice(cycle(batches), count))
 
-    def way(step):
-        def all_steps():
-            for batch in mine:
-                step(*batch)
+    def run_all(step: networks.Step) -> None:
+        for batch in mine:
+            step(*batch)
 
-        return all_steps
+    ways = {name: partial(run_all, step) for name, step in steps.items()}
+    return interleaved(ways, rounds, label=label), count
 
+
+def measure(
+    case: Case, network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each variant that is installed."""
+    steps = {name: make(network, case.task) for name, make in VARIANTS.items()}
     label = f"{case.task} {case.model}, batch {case.batch}, T={case.num_steps}"
-    seconds = interleaved({name: way(step) for name, step in steps.items()}, rounds, label=label)
+    seconds, count = in_turns(steps, batched(images, labels, case.batch), rounds, label)
     return rows(dataclasses.asdict(case), seconds, networks.BASELINE, count * case.batch)
 
 
@@ -144,10 +159,9 @@ def run_cases(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
     found = []
-    variants = networks.VARIANTS | peers.installed()
     for case in cases:
-        found += [row | common for row in measure(case, *trained(case, corpus), variants, rounds)]
-        show(found[-len(variants) :])
+        found += [row | common for row in measure(case, *trained(case, corpus), rounds)]
+        show(found[-len(VARIANTS) :])
     if "features" in tasks:
         found += [row | common for row in measure_features(every_fifth(load_corpus(corpus)), rounds)]
         show(found[-2:])

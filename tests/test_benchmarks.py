@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from scnn import kernels, neurons, training
+from scnn import training
 from scnn.experiment import Experiment, load_data, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import networks, peers, speed, timing
+from benchmarks import networks, peers, speed, steps, timing
 
 
 @pytest.fixture(scope="module", params=["B", "C"])
@@ -24,44 +24,40 @@ def trained(request):
     return run(experiment).network(), images[:32], labels[:32]
 
 
-def gradients(network, value):
-    network.zero_grad()
-    value.backward()
-    return [weight.grad for weight in network.parameters()]
+def test_every_way_spikes_and_learns_as_the_naive_loop(trained):
+    network, images, labels = trained
+    ways = steps.ways(network)
+    naive = ways["naive loop"]
+    assert naive.network(images).spikes.any()
+    for name, way in ways.items():
+        equal, difference = steps.parity(way, naive, images, labels)
+        assert equal and difference <= 1e-5, name
 
 
-def same(output, gradient, reference, reference_gradient):
-    assert reference.spikes.any()
+def test_the_baseline_computes_what_scnn_does(trained):
+    network, images, labels = trained
+    output, reference = network(images), networks.Loop(network)(images)
     assert torch.equal(output.spikes, reference.spikes)
     torch.testing.assert_close(output.membrane, reference.membrane, rtol=1e-4, atol=1e-3)
-    assert networks.difference(gradient, reference_gradient) <= 1e-5
+    own, other = training.loss(output, labels), networks.loss_by_steps(reference, labels)
+    torch.testing.assert_close(own, other[0])
 
 
-def test_the_baseline_spikes_and_learns_as_scnn_does(trained):
+def test_a_difference_of_gradients_is_that_of_the_worst_layer():
+    layers = [torch.ones(3), torch.ones(1), torch.ones(1), torch.zeros(1)]
+    changed = [torch.ones(3), torch.ones(1), torch.tensor([1.5]), torch.zeros(1)]
+    assert networks.difference(changed, layers) == 0.5
+
+
+def test_a_profile_tells_where_the_time_goes(trained):
     network, images, labels = trained
-    loop = networks.Loop(network)
-    output, reference = network(images), loop(images)
-    same(
-        output,
-        gradients(network, training.loss(output, labels)),
-        reference,
-        gradients(loop, networks.loss_by_steps(reference, labels)),
-    )
-
-
-@pytest.mark.parametrize("once", [False, True])
-@pytest.mark.parametrize("leaky", [neurons.leaky, kernels.leaky])
-def test_layer_by_layer_spikes_and_learns_as_scnn_does(trained, leaky, once):
-    network, images, labels = trained
-    fire = partial(leaky, neuron=network.neuron, num_steps=network.num_steps)
-    other = networks.LayerByLayer(network, [fire] * len(network.layers), once)
-    output, reference = other(images), network(images)
-    same(
-        output,
-        gradients(other, training.loss(output, labels)),
-        reference,
-        gradients(network, training.loss(reference, labels)),
-    )
+    ways = steps.ways(network)
+    naive = steps.profiled(ways["naive loop"].step(), [(images, labels)], "neurons")
+    ours = steps.profiled(ways["fused Adam"].step(), [(images, labels)], "copies, sums, loss")
+    for profile in (naive, ours):
+        assert sum(profile.shares.values()) == pytest.approx(1)
+        assert all(share > 0 for share in profile.shares.values())
+    assert ours.operations < naive.operations / 2
 
 
 @pytest.mark.parametrize("task", ["train", "infer"])
@@ -82,10 +78,10 @@ def test_a_variant_leaves_the_network_as_it_is(trained, name, task):
 
 @pytest.mark.parametrize("name", ["spikingjelly", "norse", "sinabs", "spyx"])
 def test_a_peer_computes_nearly_the_same(trained, name):
-    if name not in peers.installed():
+    if name not in speed.VARIANTS:
         pytest.skip(f"{name} is not installed: the extra [peers] has it")
     network, images, labels = trained
-    make = peers.installed()[name]
+    make = speed.VARIANTS[name]
     classes = torch.as_tensor(make(network, "infer")(images, labels).tolist())
     assert (classes == training.predict(network, images)).float().mean() > 0.8
     step = make(network, "train")
@@ -112,7 +108,7 @@ def test_the_file_has_a_row_for_each_measurement(tmp_path, capfd):
     options = ["--corpus", "espeak", "--models", "C", "--tasks", "train", "--rounds", "2", "--threads", "1"]
     speed.main([*options, "--output", str(output)])
     rows = json.loads(output.read_text())
-    expected = [*networks.VARIANTS, *peers.installed()]
+    expected = list(speed.VARIANTS)
     assert [row["variant"] for row in rows] == expected
     for row in rows:
         assert (row["task"], row["model"], row["batch"], row["num_steps"]) == ("train", "C", 16, 10)
@@ -124,6 +120,24 @@ def test_the_file_has_a_row_for_each_measurement(tmp_path, capfd):
     printed = capfd.readouterr().out
     assert "train C, batch 16, T=10, 1 thread" in printed
     assert all(name in printed for name in [*expected, *peers.missing()])
+
+
+def test_the_committed_results_are_such_a_file():
+    rows = json.loads(speed.RESULTS.read_text())
+    wanted = {
+        "task",
+        "model",
+        "batch",
+        "num_steps",
+        "variant",
+        "baseline",
+        "samples_per_s",
+        "ratio",
+        "threads",
+    }
+    assert all(wanted <= set(row) for row in rows)
+    for variant in ("snntorch-loop", "scnn", "dense-bound", "spikingjelly", "norse", "sinabs", "spyx"):
+        assert any(row["variant"] == variant for row in rows), variant
 
 
 def test_features_are_timed_against_librosa(fsdd):

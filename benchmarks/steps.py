@@ -1,0 +1,108 @@
+"""From the naive loop to scnn, one change at a time, and where the time of a training step goes."""
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.networks import LayerByLayer, Loop, Step, difference, loss_by_steps, train
+from scnn import kernels, neurons
+from scnn.models import Network, Output
+from scnn.training import loss
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of training the same network."""
+
+    network: nn.Module
+    loss: Callable[[Output, torch.Tensor], torch.Tensor] = loss
+    fused: bool = False  # whether Adam is
+
+    def step(self) -> Step:
+        """What is timed. It changes the way's weights."""
+        return train(self.network, self.loss, self.fused)
+
+
+def ways(network: Network) -> dict[str, Way]:
+    """The naive loop, then one change more in each, up to what `scnn.training.fit` does."""
+    settings = {"neuron": network.neuron, "num_steps": network.num_steps}
+    plain = [partial(neurons.leaky, **settings) for _ in network.layers]
+    fused = [
+        partial(kernels.leaky, **settings, membrane=layer is network.layers[-1]) for layer in network.layers
+    ]
+    return {
+        "naive loop": Way(Loop(network), loss_by_steps),
+        "layer by layer": Way(LayerByLayer(network, plain, once=False)),
+        "first current once": Way(LayerByLayer(network, plain)),
+        "fused neurons": Way(LayerByLayer(network, fused)),
+        "data window": Way(copy.deepcopy(network)),
+        "fused Adam": Way(copy.deepcopy(network), fused=True),
+    }
+
+
+def parity(way: Way, reference: Way, images: torch.Tensor, labels: torch.Tensor) -> tuple[bool, float]:
+    """Whether the output's spikes are those of `reference`, and the relative difference of the gradients."""
+    outputs, gradients = [], []
+    for each in (way, reference):
+        outputs.append(each.network(images))
+        gradients.append(torch.autograd.grad(each.loss(outputs[-1], labels), list(each.network.parameters())))
+    return torch.equal(outputs[0].spikes, outputs[1].spikes), difference(*gradients)
+
+
+GROUPS = ("convolutions", "matrix products", "neurons", "Adam", "copies, sums, loss", "between operations")
+_NAMES = (  # of PyTorch's operations and this package's; the first that fits
+    ("Optimizer.step", "Adam"),
+    ("onvolution", "convolutions"),
+    ("mm", "matrix products"),
+    ("_BoxedLinear", "matrix products"),
+    ("_Leaky", "neurons"),
+    ("softmax", "copies, sums, loss"),
+    ("nll_loss", "copies, sums, loss"),
+)
+_PROFILED = 10  # steps
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of a training step goes."""
+
+    shares: dict[str, float]  # of the time, for each of GROUPS
+    operations: int  # of PyTorch, in a step
+
+
+def profiled(step: Step, batches: Sequence[tuple[torch.Tensor, torch.Tensor]], rest: str) -> Profile:
+    """The profile of a training step.
+
+    Operations that no name tells apart are counted to the group `rest`: to the neurons in plain PyTorch.
+    The profiler itself takes time with each operation, so that many small ones look longer than they are.
+    """
+    for batch in batches[:2]:
+        step(*batch)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes to the standard error otherwise
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        for number in range(_PROFILED):
+            with record_function("step"):
+                step(*batches[number % len(batches)])
+    times: Counter[str] = Counter()
+    for event in profiler.events():
+        times[_group(event, rest)] += event.self_cpu_time_total
+    operations = sum(event.name.startswith("aten::") for event in profiler.events()) // _PROFILED
+    return Profile({group: times[group] / times.total() for group in GROUPS}, operations)
+
+
+def _group(event, rest: str) -> str:
+    if event.name == "step":
+        return "between operations"
+    above = event
+    while above is not None:  # what Adam calls is Adam's
+        if above.name.startswith("Optimizer.step"):
+            return "Adam"
+        above = above.cpu_parent
+    return next((group for part, group in _NAMES if part in event.name), rest)
