@@ -226,6 +226,20 @@ def test_record_says_what_its_network_does(tiny):
     assert Experiment.from_json(json.dumps(about["experiment"])) == tiny
 
 
+def test_network_is_trained_on_the_training_clips(tiny, monkeypatch):
+    def stop(network, images, labels, held_out, *_):
+        raise Interruption(images, labels, *held_out)
+
+    monkeypatch.setattr(module, "fit", stop)
+    for validation, watched in ((0.0, "test"), (0.3, "validation")):
+        experiment = dataclasses.replace(tiny, validation=validation)
+        with pytest.raises(Interruption) as raised:
+            run(experiment)
+        data = load_data(experiment)
+        expected = (*data.part(data.split.train), *data.part(getattr(data.split, watched)))
+        assert all(torch.equal(*pair) for pair in zip(raised.value.args, expected, strict=True))
+
+
 def test_second_run_reads(tiny, no_training):
     first = run(tiny)
     no_training()
