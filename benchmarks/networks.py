@@ -5,12 +5,14 @@ Each takes a trained `scnn.models.Network` and copies its weights, so that all o
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import snntorch as snn
 import torch
 from snntorch import surrogate
 from torch import nn
 
+from scnn import training
 from scnn.models import Network, Output
 from scnn.training import loss, scores
 
@@ -148,17 +150,7 @@ def scnn(network: Network, task: str) -> Step:
     network = copy.deepcopy(network)
     if task == "infer":
         return infer(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
-
-    def step(images: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
-        output = network(images)
-        value = loss(output, labels)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        return value.item(), (scores(output).argmax(dim=1) == labels).sum().item()
-
-    return step
+    return partial(training.step, network, training.adam(network, LEARNING_RATE))
 
 
 def dense_bound(network: Network, task: str) -> Step:

@@ -178,7 +178,7 @@ def show(found: Sequence[dict[str, Any]]) -> None:
     for row in found:
         print(
             f"  {row['variant']:16}{row['samples_per_s']:11,.0f}{row['ratio']:8.2f}"
-            f"   {row['ratio_min']:.2f} .. {row['ratio_max']:.2f}",
+            f"   {row['ratio_low']:.2f} .. {row['ratio_high']:.2f}",
             flush=True,
         )
 

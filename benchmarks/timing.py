@@ -33,9 +33,10 @@ def interleaved(
 
 
 def ratios(seconds: Mapping[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
-    """How many times as fast as `baseline` each way is: median, minimum and maximum over the rounds."""
+    """How many times as fast as `baseline` each way is: median and quartiles over the rounds."""
     found = {}
     for name, times in seconds.items():
         each = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
-        found[name] = {"ratio": statistics.median(each), "ratio_min": min(each), "ratio_max": max(each)}
+        low, median, high = statistics.quantiles(each, method="inclusive") if len(each) > 1 else each * 3
+        found[name] = {"ratio": median, "ratio_low": low, "ratio_high": high}
     return found

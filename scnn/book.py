@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from scnn import data
 STAND_IN = "espeak"
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
+PICTURES = {"01_features": "fig-01-steps", "03_training": "fig-03-maps"}  # of the README and the landing page
 NOTICE = (
     "This ran without FSDD, on the packaged stand-in corpus: digits spoken by the eSpeak NG synthesiser. "
     "Its numbers and figures show that everything works; they say nothing about human speech. "
@@ -330,6 +332,15 @@ def render(root: Path, quick: bool) -> int:
     ).returncode
 
 
+def save_pictures(root: Path) -> None:
+    """Copy the `PICTURES` of the committed runs to `book/_static/<name of the figure>.png`."""
+    for page, name in PICTURES.items():
+        for cell in json.loads((root / PAPER_RUNS / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]:
+            if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name:
+                image = cell["outputs"][0]["data"]["image/png"]
+                (root / "book" / "_static" / f"{name}.png").write_bytes(base64.b64decode(image))
+
+
 def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
     """What `run` or `store` is to execute; every parameter is checked before anything runs."""
     import nbformat
@@ -391,6 +402,8 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
         return render(root, quick=not chosen.paper)
     try:
         failures = run(_jobs(root, chosen), root / "_build" / "running")
+        if chosen.command == "run" and chosen.paper:
+            save_pictures(root)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

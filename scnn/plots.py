@@ -404,13 +404,13 @@ def speedups(axes: Axes, ways: pd.DataFrame, bound: float) -> None:
 
     Args:
         axes: where to draw.
-        ways: rows by name, with columns "ratio", "ratio_min" and "ratio_max".
+        ways: rows by name, with columns "ratio", "ratio_low" and "ratio_high".
         bound: the ratio of the dense products alone, drawn as a line.
     """
     places = range(len(ways))
-    around = [ways["ratio"] - ways["ratio_min"], ways["ratio_max"] - ways["ratio"]]
+    around = [ways["ratio"] - ways["ratio_low"], ways["ratio_high"] - ways["ratio"]]
     axes.barh(places, ways["ratio"], xerr=around, color="C0", error_kw={"ecolor": "0.35", "elinewidth": 1})
-    for place, (ratio, most) in enumerate(zip(ways["ratio"], ways["ratio_max"], strict=True)):
+    for place, (ratio, most) in enumerate(zip(ways["ratio"], ways["ratio_high"], strict=True)):
         axes.annotate(f"{ratio:.1f} ×", (most, place), (5, 0), textcoords="offset points", va="center")
     axes.axvline(bound, color="C1", linestyle="--", linewidth=1.2)
     axes.annotate(
@@ -418,7 +418,7 @@ def speedups(axes: Axes, ways: pd.DataFrame, bound: float) -> None:
     )
     axes.set_yticks(places, ways.index)
     axes.invert_yaxis()
-    axes.set(xlabel="times as fast as the naive loop", xlim=(0, 1.15 * max(ways["ratio_max"].max(), bound)))
+    axes.set(xlabel="times as fast as the naive loop", xlim=(0, 1.15 * max(ways["ratio_high"].max(), bound)))
     axes.tick_params(axis="y", length=0)
 
 

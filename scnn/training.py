@@ -97,6 +97,23 @@ def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> di
     return {name: value / len(images) for name, value in sums.items()}
 
 
+def step(
+    network: Network, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, int]:
+    """One update of the weights by a batch; its loss, and how many of its recordings were right before it."""
+    output = network(images)
+    value = loss(output, labels)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+    return value.item(), (scores(output).argmax(dim=1) == labels).sum().item()
+
+
+def adam(network: Network, learning_rate: float) -> torch.optim.Adam:
+    """Adam as `fit` uses it: all weights updated in one pass over the memory."""
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+
+
 def fit(
     network: Network,
     images: torch.Tensor,
@@ -113,7 +130,7 @@ def fit(
     with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
     a terminal.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate, fused=True)
+    optimizer = adam(network, training.learning_rate)
     history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
     bar = tqdm(
         range(training.epochs), desc=progress, initial=len(history), unit="epoch", disable=None, leave=False
@@ -125,14 +142,9 @@ def fit(
         order = torch.from_numpy(np.random.default_rng([training.seed, epoch]).permutation(len(images)))
         total, right = 0.0, 0
         for batch in order.split(training.batch_size):
-            target = labels[batch]
-            output = network(images[batch])
-            value = loss(output, target)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            total += value.item() * len(batch)
-            right += (scores(output).argmax(dim=1) == target).sum().item()
+            value, correct = step(network, optimizer, images[batch], labels[batch])
+            total += value * len(batch)
+            right += correct
         network.eval()
         tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
         seconds = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -275,6 +276,36 @@ def test_a_committed_run_is_its_notebook_with_the_paper_parameters(path):
     (injected,) = [cell for cell in run.cells if cell.id == "injected-parameters"]
     values = {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(injected.source).body}
     assert values == PAPER[path.stem]
+
+
+def glued(page):
+    """The values that a committed run glues, by key."""
+    outputs = (
+        output
+        for cell in nbformat.read(ROOT / "book" / "runs" / f"{page}.ipynb", as_version=4).cells
+        for output in cell.get("outputs", ())
+        if "scrapbook" in output.get("metadata", {})
+    )
+    return {
+        output.metadata["scrapbook"]["name"]: next(iter(output.data.values()), None) for output in outputs
+    }
+
+
+def test_the_readme_shows_the_numbers_of_the_committed_run():
+    values, text = glued("03_training"), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert values["n_seeds"] == "5"
+    for model in ("a", "b", "cnn"):
+        mean, deviation = (float(values[f"accuracy_{model}_{kind}"]) for kind in ("mean", "std"))
+        assert f"| {mean:.1f} ± {deviation:.2f} % |" in text
+
+
+def test_the_pictures_are_those_of_the_committed_runs(tmp_path):
+    shutil.copytree(ROOT / "book" / "runs", tmp_path / "book" / "runs")
+    (tmp_path / "book" / "_static").mkdir()
+    book.save_pictures(tmp_path)
+    for name in book.PICTURES.values():
+        made, committed = (root / "book" / "_static" / f"{name}.png" for root in (tmp_path, ROOT))
+        assert made.read_bytes() == committed.read_bytes()
 
 
 # --- what a notebook calls --------------------------------------------------------------------------------
