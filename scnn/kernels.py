@@ -5,11 +5,10 @@ neuron's whole sequence is computed while it is in the cache; a constant current
 time steps; and the backward pass computes the membranes again (three operations a step) instead of reading
 stored ones. numba compiles it for the CPU.
 
-`boxed_linear` multiplies only the part of a layer's maps that differs from their background. Without a
-gradient it goes one step further, and adds the weights of a neuron only when it starts or stops spiking.
+`boxed_linear` multiplies only the part of a layer's maps that differs from their background. Adding the
+weights of a neuron only when it starts or stops spiking was measured, too: inside the window it is no
+faster than the product.
 """
-
-import functools
 
 import numba
 import numpy as np
@@ -19,7 +18,6 @@ from scnn import neurons
 from scnn.neurons import Neuron, check_current
 
 BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the second-level cache
-DENSE = 0.15  # share of events among neurons and time steps above which a dense product is faster
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -148,46 +146,6 @@ def leaky(
     return _fire(current, neuron, steps, membrane)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _count_events(spikes):
-    """In `spikes` [T, M]: neurons that spike at the first step, and changes from one step to the next."""
-    total = 0
-    for step in range(len(spikes)):
-        now, before = spikes[step], spikes[max(step - 1, 0)]
-        for i in range(now.size):
-            total += now[i] != before[i] if step else now[i] != 0
-    return total
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _event_products(spikes, rows, index, current):
-    """Sum `rows` [., O] of the spiking neurons into `current` [T, N, O]; neuron j of M has row `index`[j]."""
-    steps, count, size = spikes.shape
-    total = np.empty(rows.shape[1], np.float32)
-    before = np.empty(size, np.float32)
-    for sample in range(count):
-        total[:] = 0
-        before[:] = 0
-        for step in range(steps):
-            now = spikes[step, sample]
-            for j in range(size):
-                if now[j] != before[j]:
-                    row = rows[index[j]]
-                    if now[j] > before[j]:
-                        total += row
-                    else:
-                        total -= row
-                    before[j] = now[j]
-            current[step, sample] = total
-
-
-def _few_events(spikes: torch.Tensor) -> bool:
-    """Whether additions at the events of `spikes` [T, N, ...] are less work than a dense product."""
-    if spikes.device.type != "cpu" or spikes.dtype != torch.float32 or len(spikes) == 1:
-        return False
-    return _count_events(spikes.detach().numpy().reshape(len(spikes), -1)) < DENSE * spikes.numel()
-
-
 class _BoxedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, background, box, size, weight, bias):
@@ -220,26 +178,14 @@ def _sum(maps):
     return maps.flatten(2).sum(dim=2)
 
 
-@functools.lru_cache(maxsize=256)
-def _positions(channels, size, box):
-    """Where the neurons inside `box` stand among all `channels` * height * width."""
-    places = np.arange(channels * size[0] * size[1]).reshape(1, channels, *size)
-    return np.ascontiguousarray(_inside(places, box)).ravel()
-
-
-def _infer_boxed(values, background, box, size, weight, bias, turned):
-    """`boxed_linear` without a gradient."""
+def _infer_boxed(values, background, box, size, weight, bias):
+    """`boxed_linear` without a gradient: the background is often silent, and then costs nothing."""
     maps = weight.view(len(weight), -1, *size)
-    inside = values.flatten(2)
-    if turned is not None and _few_events(values):
-        current = torch.empty(*inside.shape[:2], len(weight))
-        index = _positions(maps.shape[1], size, box)
-        _event_products(inside.numpy(), turned.numpy(), index, current.numpy())
-    else:
-        current = inside @ _inside(maps, box).flatten(1).T
+    boxed = _inside(maps, box).flatten(1)
     if background.any():
-        bias = torch.addmm(bias, background, (_sum(maps) - _inside(maps, box).sum(dim=(2, 3))).T)[:, None]
-    return current + bias
+        outside = _sum(maps) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
+        bias = torch.addmm(bias, background, outside.T)[:, None]
+    return values.flatten(2) @ boxed.T + bias
 
 
 def boxed_linear(
@@ -249,16 +195,13 @@ def boxed_linear(
     size: tuple[int, int],
     weight: torch.Tensor,
     bias: torch.Tensor,
-    turned: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A fully connected layer on maps that are the same everywhere outside a box.
 
     `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
-    their value at every other position of the `size` (height, width); `weight` is `[O, C * height *
-    width]`, `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order
-    of the sums, and differentiates likewise. Without a gradient, `turned` (the contiguous transpose of
-    `weight`) makes few clips faster.
+    their value at every other position of the `size` (height, width); `weight` is `[O, C * height * width]`,
+    `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order of the
+    sums, and differentiates likewise.
     """
-    if torch.is_grad_enabled():
-        return _BoxedLinear.apply(values, background, box, tuple(size), weight, bias)
-    return _infer_boxed(values, background, box, tuple(size), weight, bias, turned)
+    compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer_boxed
+    return compute(values, background, box, tuple(size), weight, bias)

@@ -149,7 +149,7 @@ class Output(NamedTuple):
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    used = (images != 0).flatten(0, 1).any(dim=0).cpu().numpy()
+    used = images.detach().abs().amax(dim=(0, 1)).cpu().numpy() != 0
     rows, columns = used.any(axis=1).nonzero()[0], used.any(axis=0).nonzero()[0]
     if not len(rows):
         return (0, 1, 0, 1)
@@ -172,7 +172,6 @@ class Network(nn.Module):
         spiking: bool,
     ):
         super().__init__()
-        self._turned = None
         self.architecture, self.spiking = architecture, spiking
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.layers = parse(architecture)
@@ -205,26 +204,6 @@ class Network(nn.Module):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
-
-    def train(self, mode: bool = True) -> "Network":
-        self._turned = None
-        return super().train(mode)
-
-    def _turn(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """The contiguous transpose of `weight`, kept while in evaluation mode; None in training.
-
-        Other memory shows that the weight was replaced (the old one is held, so that it is not used again),
-        and the version that PyTorch counts a change in place. Only fused optimizers do not count theirs, but
-        they need a gradient, and the pass that makes it forgets what was kept.
-        """
-        if self.training or torch.is_grad_enabled():
-            self._turned = None
-            return None
-        now = weight.detach(), weight._version
-        kept = self._turned
-        if kept is None or (kept[0].data_ptr(), kept[1]) != (now[0].data_ptr(), now[1]):
-            self._turned = kept = *now, now[0].T.contiguous()
-        return kept[2]
 
     def forward(self, images: torch.Tensor) -> Output:
         return self._run(images, traces=None)
@@ -260,9 +239,8 @@ class Network(nn.Module):
                 current, patch = patch.values, patch._replace(values=spikes, background=background)
             else:
                 if flat is None:
-                    turned = self._turn(weight.weight)
                     inside = patch.grown(patch.box)
-                    current = kernels.boxed_linear(inside, *patch[1:], weight.weight, weight.bias, turned)
+                    current = kernels.boxed_linear(inside, *patch[1:], weight.weight, weight.bias)
                 else:
                     current = functional.linear(flat, weight.weight, weight.bias)
                 if last and not self.spiking:
