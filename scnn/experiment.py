@@ -86,9 +86,11 @@ class Experiment:
             input_shape=(1, self.features.height, self.features.width),
             seed=self.seed,
         )
-        if classes not in (None, network.layers[-1].units):
+        *hidden, last = (layer.name for layer in network.layers)
+        if classes is not None and last != f"{classes}FC":
             raise ValueError(
-                f"model {self.model!r} ends with {network.layers[-1].name}, but there are {classes} classes"
+                f"model {self.model!r} ends with {last}, but there are {classes} classes; "
+                f"write {'-'.join([*hidden, f'{classes}FC'])}"
             )
         return network
 

@@ -105,7 +105,7 @@ class Patch(NamedTuple):
     values: (
         torch.Tensor
     )  # [S, N, C, h, w] in the box, or on the whole map; S is T, or 1 if constant over time
-    background: torch.Tensor  # [S, C]
+    background: torch.Tensor | None  # [S, C]; None where it is zero, in an image
     box: tuple[int, int, int, int]  # rows and columns: top, bottom, left, right (bottom and right excluded)
     size: tuple[int, int]  # height and width of the whole map
 
@@ -224,7 +224,7 @@ class Network(nn.Module):
         padded = any(layer.padding for layer in self.layers)
         whole = traces is not None or padded or images.requires_grad
         box = (0, height, 0, width) if whole else data_box(images)
-        patch = Patch(images[None], images.new_zeros(1, images.shape[1]), box, (height, width))
+        patch = Patch(images[None], None, box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
         for layer, weight in zip(self.layers, self.weights, strict=True):
             last = layer is self.layers[-1]
@@ -239,6 +239,8 @@ class Network(nn.Module):
                 current, patch = patch.values, patch._replace(values=spikes, background=background)
             else:
                 if flat is None:
+                    if patch.background is None:
+                        patch = patch._replace(background=images.new_zeros(1, images.shape[1]))
                     inside = patch.grown(patch.box)
                     current = kernels.boxed_linear(inside, *patch[1:], weight.weight, weight.bias)
                 else:
@@ -267,7 +269,9 @@ def _convolve(patch: Patch, layer: Layer, weight: nn.Conv2d) -> Patch:
         box, wanted = _reach(patch.box, layer.kernel, layer.stride, size)
     values = patch.grown(wanted)
     current = weight(values.flatten(0, 1)).unflatten(0, values.shape[:2])
-    background = functional.linear(patch.background, weight.weight.sum(dim=(2, 3)), weight.bias)
+    background = weight.bias[None]
+    if patch.background is not None:
+        background = functional.linear(patch.background, weight.weight.sum(dim=(2, 3)), weight.bias)
     return Patch(current, background, box, size)
 
 
