@@ -10,9 +10,8 @@ import platform
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from scnn import metrics
 from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, replacing, split
-from scnn.features import Features, Images, extract, normalize, statistics
+from scnn.features import Features, Images, extract, normalize, one_thread, statistics
 from scnn.models import Network, build
 from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
 
@@ -229,18 +228,7 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
     return [run(each) for each in experiments]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for PyTorch: the same bits on any number of cores, which other trainings use meanwhile."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()  # the other cores may be at other trainings
 def _train(experiment: Experiment, folder: Path) -> None:
     """Train, from where an earlier call left off in `folder`, and write the whole record there."""
     data = load_data(experiment)

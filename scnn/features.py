@@ -217,8 +217,12 @@ def _standardized(images: Images, mean: float | torch.Tensor, deviation: float |
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch: on batches this small, waiting for a second one costs more than it saves."""
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch inside, and as many as before behind it.
+
+    On batches as small as here, waiting for a second one costs more than it saves. And the result is the
+    same to the bit on any number of cores.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -227,7 +231,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@_one_thread()
+@one_thread()
 def _compute(
     waveforms: Sequence[np.ndarray], sample_rate: int, features: Features, names: Sequence[str]
 ) -> Images:
