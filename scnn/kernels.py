@@ -153,7 +153,7 @@ class _BoxedLinear(torch.autograd.Function):
         maps = weight.view(len(weight), channels, *size)
         inside = values.reshape(steps * count, -1)
         boxed = _inside(maps, box).reshape(len(weight), -1)
-        outside = _sum(maps) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
+        outside = _outside(maps, boxed)
         ctx.save_for_backward(inside, background, boxed, outside)
         ctx.box, ctx.shape, ctx.maps = box, values.shape, maps.shape
         return (inside @ boxed.T).view(steps, count, -1) + torch.addmm(bias, background, outside.T)[:, None]
@@ -174,8 +174,9 @@ def _inside(maps, box):
     return maps[:, :, box[0] : box[1], box[2] : box[3]]
 
 
-def _sum(maps):
-    return maps.flatten(2).sum(dim=2)
+def _outside(maps, boxed):
+    """The sum of `maps` [O, C, H, W] over the positions that are not in their part `boxed` [O, C * h * w]."""
+    return maps.flatten(2).sum(dim=2) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
 
 
 def _infer_boxed(values, background, box, size, weight, bias):
@@ -183,8 +184,7 @@ def _infer_boxed(values, background, box, size, weight, bias):
     maps = weight.view(len(weight), -1, *size)
     boxed = _inside(maps, box).flatten(1)
     if background.any():
-        outside = _sum(maps) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
-        bias = torch.addmm(bias, background, outside.T)[:, None]
+        bias = torch.addmm(bias, background, _outside(maps, boxed).T)[:, None]
     return values.flatten(2) @ boxed.T + bias
 
 
