@@ -26,7 +26,7 @@ def layer_costs(network: Network) -> pd.DataFrame:
     rows, size = [], network.input_shape[1:]
     for layer, weight in zip(network.layers, network.weights, strict=True):
         size = layer.convolved(size) if layer.kernel else (1, 1)
-        parameters = weight.weight.numel() + weight.bias.numel()
+        parameters = sum(parameter.numel() for parameter in weight.parameters())
         operations = weight.weight.numel() * size[0] * size[1]
         size = layer.pooled(size)
         shape = (layer.units, *size) if layer.kernel else (layer.units,)
@@ -39,19 +39,21 @@ def macs(network: Network) -> int:
     return int(layer_costs(network)["macs"].sum()) * (network.num_steps if network.spiking else 1)
 
 
-def window_of(network: Network, window: torch.Tensor) -> torch.Tensor:
-    """Which neurons of the first layer see data, not padding alone: bool `[N, height, width]`.
+def window_of(network: Network, window: torch.Tensor, depth: int = 0) -> torch.Tensor:
+    """Which places of a convolution's map see data, not padding alone: bool `[N, height, width]`.
 
-    `window` is bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`).
+    `window` is bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`). `depth` is the
+    layer's, 0 for the first one; a deeper layer sees what the layers before it see. Raises `ValueError` for a
+    fully connected layer.
     """
-    layer = network.layers[0]
-    if not layer.kernel:
-        raise ValueError(f"the first layer of {network.architecture} is not a convolution: it has no map")
-    seen = torch.nn.functional.max_pool2d(
-        torch.nn.functional.pad(window[:, None].float(), [layer.padding] * 4), layer.kernel, layer.stride
-    )
-    if layer.pool:
-        seen = torch.nn.functional.max_pool2d(seen, layer.pool, layer.pool_stride)
+    seen = window[:, None].float()
+    for layer in network.layers[: depth + 1]:
+        if not layer.kernel:
+            raise ValueError(f"{layer.name!r} of {network.architecture} is not a convolution: it has no map")
+        seen = torch.nn.functional.pad(seen, [layer.padding] * 4)
+        seen = torch.nn.functional.max_pool2d(seen, layer.kernel, layer.stride)
+        if layer.pool:
+            seen = torch.nn.functional.max_pool2d(seen, layer.pool, layer.pool_stride)
     return seen[:, 0] > 0
 
 

@@ -129,6 +129,20 @@ def test_window_of_the_first_layer(architecture):
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("architecture", ["2C3-3C3-2FC", "2C3-P2-3C3-2FC", "2C3p1-P2-3C3s2p2-P2s1-2FC"])
+def test_window_of_a_deeper_layer_is_where_an_image_of_data_can_change_it(architecture):
+    network = build(architecture, input_shape=(1, 17, 15), spiking=False)
+    windows = torch.zeros(3, 17, 15, dtype=torch.bool)
+    windows[0, 6:11, 5:8] = windows[1, :2, :1] = True  # and the last is empty
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(1.0)
+            if weight.dim() == 1:
+                weight.zero_()
+    for depth, trace in enumerate(network.trace(windows[:, None].float())[:2]):
+        assert torch.equal(window_of(network, windows, depth), trace.spikes[0].sum(dim=1) > 0)
+
+
 def test_window_needs_a_first_layer_with_a_map():
-    with pytest.raises(ValueError, match="the first layer of 5FC-2FC is not a convolution: it has no map"):
+    with pytest.raises(ValueError, match="'5FC' of 5FC-2FC is not a convolution: it has no map"):
         window_of(build("5FC-2FC"), torch.ones(1, 32, 32, dtype=torch.bool))
