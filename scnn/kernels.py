@@ -30,12 +30,30 @@ def _step(previous, current, beta, threshold, reset):
     return beta * previous + current
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _nearest(value, levels, per_unit):
+    """The nearest of the evenly spaced `levels`, the lower one of two; `per_unit` of them make a unit."""
+    at = int(min(max((value - levels[0]) * per_unit, np.float32(0)), np.float32(levels.size - 1)))
+    at = min(max(at, 0), levels.size - 2)  # again, as integers: a value that is no number gives any
+    lower, upper = levels[at], levels[at + 1]
+    return upper if upper - value < value - lower else lower
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _per_unit(levels):
+    return np.float32((levels.size - 1) / (levels[-1] - levels[0])) if levels.size else np.float32(0)
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _forward(current, beta, threshold, reset, spikes, membrane):
-    """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty."""
+def _forward(current, beta, threshold, reset, levels, spikes, membrane):
+    """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty.
+
+    The membrane is quantised to `levels`, unless they are empty.
+    """
     steps, size = spikes.shape
     constant, keep = current.shape[0] == 1, membrane.shape[0] > 0
     scratch = np.empty(BLOCK, np.float32)
+    per_unit = _per_unit(levels)
     for low in range(0, size, BLOCK):
         high = min(low + BLOCK, size)
         potential = scratch[: high - low]
@@ -46,17 +64,28 @@ def _forward(current, beta, threshold, reset, spikes, membrane):
             for i in range(now.size):
                 potential[i] = _step(potential[i], now[i], beta, threshold, reset)
                 fired[i] = np.float32(potential[i] > threshold)
+            if levels.size:
+                for i in range(now.size):
+                    potential[i] = _nearest(potential[i], levels, per_unit)
+                    fired[i] = np.float32(potential[i] > threshold)
             if keep:
                 membrane[step, low:high] = potential
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane, grad_current):
-    """Gradients [T, N] of spikes and membranes (or empty) -> `grad_current`, shaped as `current`."""
+def _backward(
+    current, beta, threshold, reset, levels, slope, masked, grad_spikes, grad_membrane, grad_current
+):
+    """Gradients [T, N] of spikes and membranes (or empty) -> `grad_current`, shaped as `current`.
+
+    `masked`: no gradient where a membrane was clipped to the outermost of `levels`.
+    """
     steps, size = grad_spikes.shape
     constant, with_membrane = current.shape[0] == 1, grad_membrane.shape[0] > 0
     potentials = np.empty((steps + 1, BLOCK), np.float32)  # row 0: at rest
     scratch = np.empty(BLOCK, np.float32)
+    inside = np.ones((steps if levels.size else 0, BLOCK), np.float32)
+    per_unit = _per_unit(levels)
     one, nothing = np.float32(1), np.float32(0)
     for low in range(0, size, BLOCK):
         high = min(low + BLOCK, size)
@@ -66,6 +95,11 @@ def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane
             before, after = potentials[step], potentials[step + 1]
             for i in range(now.size):
                 after[i] = _step(before[i], now[i], beta, threshold, reset)
+            if levels.size:
+                for i in range(now.size):
+                    if masked:
+                        inside[step, i] = np.float32(levels[0] <= after[i] <= levels[-1])
+                    after[i] = _nearest(after[i], levels, per_unit)
         grad = scratch[: high - low]
         grad[:] = 0
         if constant:
@@ -79,6 +113,8 @@ def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane
                 grad[i] = kept * grad[i] + fired[i] / (flat * flat)
             if with_membrane:
                 grad += grad_membrane[step, low:high]
+            if levels.size:
+                grad *= inside[step, : grad.size]
             if constant:
                 grad_current[0, low:high] += grad
             else:
@@ -86,7 +122,8 @@ def _backward(current, beta, threshold, reset, slope, grad_spikes, grad_membrane
 
 
 def _constants(neuron):
-    return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset)
+    levels = neuron.levels().numpy() if neuron.membrane_bits else np.empty(0, np.float32)
+    return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset), levels
 
 
 def _fire(current, neuron, steps, with_membrane):
@@ -122,9 +159,9 @@ class _Leaky(torch.autograd.Function):
             flat[:0] if grad_membrane is None else grad_membrane.contiguous().numpy().reshape(steps, -1)
         )
         grad = torch.empty_like(current)
-        slope = np.float32(ctx.neuron.slope)
+        gradient = np.float32(ctx.neuron.slope), ctx.neuron.clip_gradient == "masked"
         _backward(
-            flat, *_constants(ctx.neuron), slope, of_spikes, of_membrane, grad.numpy().reshape(flat.shape)
+            flat, *_constants(ctx.neuron), *gradient, of_spikes, of_membrane, grad.numpy().reshape(flat.shape)
         )
         return grad, None, None, None
 

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from scnn import kernels
+from scnn import kernels, quantization
 from scnn.neurons import Neuron
+from scnn.quantization import Recipe
 
 ALEXNET = "64C3s2p1-P2-192C3p1-P2-384C3p1-256C3p1-256C3p1-P2-4096FC-4096FC-10FC"
 ZOO = {  # name: (architecture, spiking)
@@ -170,9 +171,10 @@ class Network(nn.Module):
         neuron: Neuron,
         input_shape: tuple[int, int, int],
         spiking: bool,
+        recipe: Recipe = Recipe(),
     ):
         super().__init__()
-        self.architecture, self.spiking = architecture, spiking
+        self.architecture, self.spiking, self.recipe = architecture, spiking, recipe
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.layers = parse(architecture)
         if len(self.input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
@@ -190,16 +192,16 @@ class Network(nn.Module):
                     raise ValueError(
                         f"input_shape {input_shape} is too small for {layer.name!r} in {architecture!r}"
                     )
-                self.weights.append(
-                    nn.Conv2d(channels, layer.units, layer.kernel, layer.stride, layer.padding)
-                )
+                sizes = channels, layer.units, layer.kernel, layer.stride, layer.padding
+                self.weights.append(quantization.convolution(recipe, *sizes))
             else:
-                self.weights.append(nn.Linear(channels * size[0] * size[1], layer.units))
+                self.weights.append(quantization.linear(recipe, channels * size[0] * size[1], layer.units))
                 size = (1, 1)
             channels = layer.units
 
     def extra_repr(self) -> str:
-        return f"{self.architecture}, num_steps={self.num_steps}, {self.neuron if self.spiking else 'ReLU'}"
+        unit = f"num_steps={self.num_steps}, {self.neuron}" if self.spiking else "ReLU"
+        return f"{self.architecture}, {unit}, {self.recipe}"
 
     @property
     def num_parameters(self) -> int:
@@ -226,10 +228,12 @@ class Network(nn.Module):
         box = (0, height, 0, width) if whole else data_box(images)
         patch = Patch(images[None], None, box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
-        for layer, weight in zip(self.layers, self.weights, strict=True):
+        for layer, module in zip(self.layers, self.weights, strict=True):
             last = layer is self.layers[-1]
+            weight = quantization.weight_of(module)
+            bias = weight.new_zeros(layer.units) if module.bias is None else module.bias
             if layer.kernel:
-                patch = _pool(_convolve(patch, layer, weight), layer)
+                patch = _pool(_convolve(patch, layer, weight, bias), layer)
                 spikes, membrane = self._fire(patch.values, traces is not None)
                 background = patch.background
                 if patch.box != (0, patch.size[0], 0, patch.size[1]):
@@ -242,9 +246,9 @@ class Network(nn.Module):
                     if patch.background is None:
                         patch = patch._replace(background=images.new_zeros(1, images.shape[1]))
                     inside = patch.grown(patch.box)
-                    current = kernels.boxed_linear(inside, *patch[1:], weight.weight, weight.bias)
+                    current = kernels.boxed_linear(inside, *patch[1:], weight, bias)
                 else:
-                    current = functional.linear(flat, weight.weight, weight.bias)
+                    current = functional.linear(flat, weight, bias)
                 if last and not self.spiking:
                     spikes, membrane = current, None
                 else:
@@ -260,7 +264,7 @@ class Network(nn.Module):
         return kernels.leaky(current, self.neuron, self.num_steps, membrane)
 
 
-def _convolve(patch: Patch, layer: Layer, weight: nn.Conv2d) -> Patch:
+def _convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
     """The convolution of `patch`: every output that touches its box, and the value of all others."""
     size = layer.convolved(patch.size)
     if layer.padding:
@@ -268,10 +272,11 @@ def _convolve(patch: Patch, layer: Layer, weight: nn.Conv2d) -> Patch:
     else:
         box, wanted = _reach(patch.box, layer.kernel, layer.stride, size)
     values = patch.grown(wanted)
-    current = weight(values.flatten(0, 1)).unflatten(0, values.shape[:2])
-    background = weight.bias[None]
+    maps = functional.conv2d(values.flatten(0, 1), weight, bias, layer.stride, layer.padding)
+    current = maps.unflatten(0, values.shape[:2])
+    background = bias[None]
     if patch.background is not None:
-        background = functional.linear(patch.background, weight.weight.sum(dim=(2, 3)), weight.bias)
+        background = functional.linear(patch.background, weight.sum(dim=(2, 3)), bias)
     return Patch(current, background, box, size)
 
 
@@ -308,20 +313,24 @@ def build(
     slope: float = 25.0,
     input_shape: tuple[int, int, int] = (1, 32, 32),
     spiking: bool | None = None,
+    precision: str = "fp32",
     seed: int = 0,
 ) -> Network:
     """A network from its notation, or from a name of the `ZOO`.
 
     `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and
     mean nothing to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the
-    zoo's entry, and to True for a notation. The weights are PyTorch's default initialisation from `seed`;
+    zoo's entry, and to True for a notation. `precision` is a name of `scnn.quantization.RECIPES`: what is
+    rounded in training and after it. The weights are PyTorch's default initialisation from `seed`;
     the global random state is left alone. Raises `ValueError` for a notation that cannot be read, an input
     too small, or a parameter out of range.
     """
     if architecture in ZOO:
         architecture, default = ZOO[architecture]
         spiking = default if spiking is None else spiking
-    neuron = Neuron(beta, threshold, reset, slope)
+    recipe = quantization.recipe(precision)
+    neuron = Neuron(beta, threshold, reset, slope, recipe.membrane_bits, recipe.clip_gradient)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(architecture, num_steps, neuron, input_shape, spiking is None or bool(spiking))
+        spiking = spiking is None or bool(spiking)
+        return Network(architecture, num_steps, neuron, input_shape, spiking, recipe)

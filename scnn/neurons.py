@@ -7,6 +7,7 @@ import torch
 from snntorch import surrogate
 
 RESETS = ("subtract", "zero", "none")
+CLIP_GRADIENTS = ("masked", "straight")
 BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
 
 
@@ -21,6 +22,10 @@ class Neuron:
     threshold: float = 1.0  # membrane potential above which the unit spikes
     reset: str = "subtract"  # what a spike does to the membrane: one of RESETS
     slope: float = 25.0  # steepness of the fast-sigmoid surrogate gradient
+    membrane_bits: int = 0  # the membrane potential has 2^bits levels; 0: full precision
+    clip_gradient: str = (
+        "masked"  # of a quantised membrane beyond its outermost levels: one of CLIP_GRADIENTS
+    )
 
     def __post_init__(self):
         if not 0.0 <= self.beta <= 1.0:
@@ -31,6 +36,21 @@ class Neuron:
             raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {self.reset!r}")
         if not self.slope > 0.0:
             raise ValueError(f"slope must be positive, not {self.slope}")
+        if isinstance(self.membrane_bits, bool) or self.membrane_bits not in range(17):
+            raise ValueError(f"membrane_bits must be a whole number in 0..16, not {self.membrane_bits!r}")
+        if self.membrane_bits and self.threshold == 0:
+            raise ValueError("threshold must be above 0 where membrane_bits quantises the membrane by it")
+        if self.clip_gradient not in CLIP_GRADIENTS:
+            raise ValueError(
+                f"clip_gradient must be one of {', '.join(CLIP_GRADIENTS)}, not {self.clip_gradient!r}"
+            )
+
+    def levels(self) -> torch.Tensor:
+        """What a quantised membrane potential can be: `2^membrane_bits` evenly spaced values, float32.
+
+        They reach from -threshold to 1.2 threshold, as the defaults of snnTorch's `state_quant` do.
+        """
+        return torch.linspace(-self.threshold, self.threshold + 0.2 * self.threshold, 2**self.membrane_bits)
 
 
 def check_current(current: torch.Tensor, num_steps: int | None) -> int:
@@ -41,6 +61,24 @@ def check_current(current: torch.Tensor, num_steps: int | None) -> int:
             f"num_steps is {num_steps}, but the current has {current.shape[0]} time steps, not 1 or it"
         )
     return steps
+
+
+class _Quantize(torch.autograd.Function):
+    """The nearest of `levels` (the lower one of two), with a straight-through gradient.
+
+    Masked, the gradient is 0 for a value beyond the levels, which no small change can move.
+    """
+
+    @staticmethod
+    def forward(ctx, values, levels, masked):
+        ctx.inside = (values >= levels[0]) & (values <= levels[-1]) if masked else None
+        above = torch.searchsorted(levels, values).clamp(1, len(levels) - 1)
+        lower, upper = levels[above - 1], levels[above]
+        return torch.where(upper - values < values - lower, upper, lower)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (grad if ctx.inside is None else grad * ctx.inside), None, None
 
 
 def leaky(
@@ -57,12 +95,18 @@ def leaky(
     reset, delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's, dS/dU =
     1 / (slope |U - threshold| + 1)^2.
 
+    With `membrane_bits` U[t] is then rounded to the nearest of `Neuron.levels`, before it is compared with
+    the threshold and kept. The gradient passes the rounding unchanged; where U[t] lies beyond the levels and
+    is clipped it is 0 with `clip_gradient` "masked", and unchanged, as in snnTorch's `state_quant`, with
+    "straight".
+
     `current` is `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`. Returns
     spikes and membrane potentials, both `[T, N, ...]`. Follows `snntorch.Leaky` 1.0.0 operation for
     operation, so that both are equal to the bit. `scnn.kernels.leaky` computes the same faster.
     """
     steps = check_current(current, num_steps)
     fire = surrogate.fast_sigmoid(slope=neuron.slope)
+    levels = neuron.levels().to(current) if neuron.membrane_bits else None
     membrane = torch.zeros_like(current[0])
     spikes, membranes = [], []
     for now in current.expand(steps, *current.shape[1:]).unbind():
@@ -72,6 +116,8 @@ def leaky(
         membrane = neuron.beta * membrane + now
         if neuron.reset == "subtract":
             membrane = membrane - reset * neuron.threshold
+        if levels is not None:
+            membrane = _Quantize.apply(membrane, levels, neuron.clip_gradient == "masked")
         spikes.append(fire(membrane - neuron.threshold))
         membranes.append(membrane)
     return torch.stack(spikes), torch.stack(membranes)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from scnn.data import replacing
 from scnn.models import Network, Output
 from scnn.neurons import Neuron
+from scnn.quantization import Recipe
 
 FORMAT = "scnn network 1"
 READOUTS = ("spikes", "membrane")
@@ -188,9 +189,9 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
     header, weights = read_tensors(Path(path), FORMAT)
     try:
         saved = json.loads(header["network"])
-        neuron = Neuron(**saved.pop("neuron"))
+        neuron, recipe = Neuron(**saved.pop("neuron")), Recipe(**saved.pop("recipe", {}))
         with torch.device("meta"):  # shapes alone: a forged header must not make us fill the memory
-            network = Network(neuron=neuron, **saved)
+            network = Network(neuron=neuron, recipe=recipe, **saved)
         about = json.loads(header["about"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(
@@ -227,6 +228,7 @@ def _description(network: Network) -> dict[str, Any]:
         "architecture": network.architecture,
         "num_steps": network.num_steps,
         "neuron": asdict(network.neuron),
+        "recipe": asdict(network.recipe),
         "input_shape": list(network.input_shape),
         "spiking": network.spiking,
     }

@@ -1,0 +1,179 @@
+"""Low precision: weights as Brevitas rounds them, membranes as snnTorch does, and recipes that train."""
+
+import pytest
+import snntorch
+import torch
+from snntorch import surrogate
+from snntorch.functional import quant
+
+from scnn import kernels, neurons, quantization, training
+from scnn.models import build
+from scnn.neurons import Neuron
+from scnn.quantization import RECIPES, Recipe
+
+LAYERS = {"definition": neurons.leaky, "kernel": kernels.leaky}
+
+
+def snntorch_leaky(current, neuron):
+    """Step by step through snnTorch's own layer, its membrane quantised by its own `state_quant`."""
+    rounded = quant.state_quant(num_bits=neuron.membrane_bits, threshold=neuron.threshold)
+    layer = snntorch.Leaky(
+        beta=neuron.beta,
+        threshold=neuron.threshold,
+        spike_grad=surrogate.fast_sigmoid(neuron.slope),
+        state_quant=rounded,
+    )
+    membrane, spikes, membranes = layer.init_leaky(), [], []
+    for now in current:
+        fired, membrane = layer(now, membrane)
+        spikes.append(fired)
+        membranes.append(membrane)
+    return torch.stack(spikes), torch.stack(membranes)
+
+
+def currents(steps=6):
+    """Most of them in reach of the levels, some far outside."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([0.3, 1.0, 3.0, 300.0]).repeat(150)
+    return torch.randn(steps, 600, generator=generator) * scale
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("threshold", [1.0, 0.3])
+def test_quantised_membranes_and_spikes_equal_those_of_snntorch_exactly(layer, threshold):
+    neuron = Neuron(threshold=threshold, membrane_bits=8, clip_gradient="straight")
+    spikes, membrane = LAYERS[layer](currents(), neuron)
+    expected_spikes, expected_membrane = snntorch_leaky(currents(), neuron)
+    assert torch.equal(membrane, expected_membrane)
+    assert torch.equal(spikes, expected_spikes)
+    assert 0.1 < spikes.mean() < 0.9
+
+
+@pytest.mark.parametrize("bits", [2, 8, 16])
+@pytest.mark.parametrize("clip_gradient", neurons.CLIP_GRADIENTS)
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("reset", neurons.RESETS)
+def test_the_kernel_equals_the_definition(bits, clip_gradient, constant, reset):
+    neuron = Neuron(membrane_bits=bits, clip_gradient=clip_gradient, reset=reset)
+    current, steps = (currents(1), 6) if constant else (currents(), None)
+    found = []
+    for layer in LAYERS.values():
+        leaf = current.clone().requires_grad_()
+        spikes, membrane = layer(leaf, neuron, steps)
+        weights = torch.randn(2, *spikes.shape, generator=torch.Generator().manual_seed(1))
+        (gradient,) = torch.autograd.grad((weights[0] * spikes + weights[1] * membrane).sum(), leaf)
+        found.append((spikes, membrane, gradient))
+    (spikes, membrane, gradient), (other_spikes, other_membrane, other_gradient) = found
+    assert torch.equal(spikes, other_spikes)
+    assert torch.equal(membrane, other_membrane)
+    assert len(membrane.unique()) <= 2**bits
+    assert (gradient - other_gradient).abs().max() <= 1e-5 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_straight_gradient_is_that_of_snntorch(layer):
+    neuron = Neuron(membrane_bits=8, clip_gradient="straight")
+    gradients = []
+    for compute in (snntorch_leaky, LAYERS[layer]):
+        leaf = currents().requires_grad_()
+        spikes, membrane = compute(leaf, neuron)
+        gradients.append(torch.autograd.grad(spikes.sum() + membrane.sum(), leaf)[0])
+    expected, found = gradients
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_beyond_the_levels_the_masked_gradient_is_zero_and_the_straight_one_is_not(layer):
+    current = torch.tensor([[-50.0, -1.5, -1.0, 0.3, 1.25, 300.0]])
+    found = {}
+    for name in neurons.CLIP_GRADIENTS:
+        leaf = current.clone().requires_grad_()
+        LAYERS[layer](leaf, Neuron(membrane_bits=8, clip_gradient=name))[1].sum().backward()
+        found[name] = leaf.grad[0].tolist()
+    assert found == {"masked": [0, 0, 1, 1, 0, 0], "straight": [1, 1, 1, 1, 1, 1]}
+
+
+def test_a_membrane_that_is_no_number_stays_within_the_levels():
+    _, membrane = kernels.leaky(
+        torch.tensor([[float("nan"), float("inf"), -float("inf")]]), Neuron(membrane_bits=8)
+    )
+    assert set(membrane.flatten().tolist()) <= set(Neuron(membrane_bits=8).levels().tolist())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"membrane_bits": 17}, "membrane_bits must be a whole number in 0..16, not 17"),
+        ({"membrane_bits": True}, "membrane_bits must be"),
+        ({"clip_gradient": "none"}, "clip_gradient must be one of masked, straight, not 'none'"),
+        ({"membrane_bits": 8, "threshold": 0.0}, "threshold must be above 0"),
+    ],
+)
+def test_a_neuron_names_the_wrong_parameter(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Neuron(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weight_bits": 1}, "weight_bits must be 0 or a whole number in 2..8, not 1"),
+        ({"per_channel": 1}, "per_channel must be True or False, not 1"),
+        ({"bias": None}, "bias must be True or False"),
+    ],
+)
+def test_a_recipe_names_the_wrong_field(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**wrong)
+
+
+def test_an_unknown_precision_lists_the_names():
+    with pytest.raises(ValueError, match=r"precision must be one of fp32, int8-paper, int8, .*, not 'int9'"):
+        build("B", precision="int9")
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.weight_bits])
+def test_weights_are_whole_multiples_of_their_scale(name):
+    network, recipe = build("6C3-8FC-10FC", precision=name), RECIPES[name]
+    top = 2 ** (recipe.weight_bits - 1) - 1
+    for layer in network.weights:
+        weight = layer.weight.detach().flatten(1)
+        scale = (weight.abs().amax(dim=1, keepdim=True) if recipe.per_channel else weight.abs().max()) / top
+        whole = quantization.weight_of(layer).detach().flatten(1) / scale
+        assert (whole - (weight / scale).round()).abs().max() < 1e-3
+        assert whole.abs().max() <= top + 1e-3
+        assert (layer.bias is not None) == recipe.bias
+
+
+def test_the_bytes_of_packed_weights():
+    # 6 * 9 + 5,400 * 10 weights, 16 biases
+    sizes = {name: quantization.packed_bytes(build("6C3-10FC", precision=name)) for name in RECIPES}
+    assert sizes["fp32"] == (54_054 + 16) * 4
+    assert sizes["int8"] == sizes["int8-m16"] == 54_054 + 2 * 4 + 16 * 4
+    assert sizes["int8-paper"] == 54_054 + 2 * 4
+    assert sizes["int4-channel"] == 54_054 // 2 + 16 * 4 + 16 * 4
+    assert sizes["int2"] == -(-54 // 4) + 54_000 // 4 + 2 * 4 + 16 * 4
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-paper", "int2-channel"])
+@pytest.mark.parametrize("model", ["6C3-16C3-16FC-10FC", "6C3-P2-16FC-10FC"])
+def test_a_quantised_network_computes_the_same_in_the_window_as_on_whole_maps(model, precision):
+    network = build(model, precision=precision)
+    images = torch.zeros(4, 1, 32, 32)
+    images[:, :, 8:24, 12:19] = 50 * torch.randn(4, 1, 16, 7, generator=torch.Generator().manual_seed(0))
+    whole = network.trace(images)[-1]
+    output = network(images)
+    assert (output.membrane - whole.membrane).abs().max() <= 0.02
+    assert (output.spikes != whole.spikes).float().mean() <= 0.02
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-paper"])
+def test_a_quantised_network_is_saved_and_read_again(tmp_path, precision):
+    network = build("6C3-16FC-10FC", precision=precision).eval()
+    training.save_network(network, tmp_path / "network.safetensors")
+    again, _ = training.load_network(tmp_path / "network.safetensors")
+    images = torch.randn(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert again.recipe == RECIPES[precision]
+    assert again.neuron == network.neuron
+    with torch.no_grad():
+        assert torch.equal(again(images).membrane, network(images).membrane)
