@@ -1,0 +1,192 @@
+"""What every layer did: over the time steps, in the race for the answer, and where its zeros come from.
+
+A neuron-step is one neuron at one time step of one recording, and sparsity is the share of neuron-steps
+without a spike. A neuron sees data if a pixel of the data window reaches it through the layers before it; in
+a convolution, the others see only padding. `images` are `[N, C, H, W]`, their `window` bool `[N, H, W]` as in
+`scnn.features.Images`. In a ReLU network, which has one time step, a value above zero counts as a spike.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import torch
+
+from scnn.metrics import window_of
+from scnn.models import Network, Trace
+
+_BATCH = 20  # recordings traced at once: a trace keeps every layer's whole maps over time
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def sees_data(network: Network, window: torch.Tensor) -> list[torch.Tensor]:
+    """Which neurons see data, for each layer: bool `[N, C, H, W]`, or `[N, units]` where all of them do."""
+    seen = []
+    for depth, layer in enumerate(network.layers):
+        if layer.kernel:
+            seen.append(window_of(network, window, depth)[:, None].expand(-1, layer.units, -1, -1))
+        else:
+            seen.append(torch.ones(len(window), layer.units, dtype=torch.bool))
+    return seen
+
+
+def spread(values: torch.Tensor, seen: torch.Tensor) -> pd.DataFrame:
+    """How currents or membrane potentials spread over neurons: a row a time step, a column a quantile.
+
+    values: [T, N, ...], of a `Trace`.
+    seen: bool [N, ...], the neurons that count (`sees_data`).
+    """
+    chosen = values[:, seen].double()
+    found = torch.quantile(chosen, torch.tensor(QUANTILES, dtype=torch.float64), dim=1)
+    return pd.DataFrame(found.T.numpy(), columns=QUANTILES, index=_steps(len(values)))
+
+
+def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
+    """Sparsity of each layer at each time step over all recordings, indexed by `layer` and `step` (from 1).
+
+    Columns: `sparsity` of all neurons, `inside` of those that see data and `outside` of those that see only
+    padding, which is NaN where there are none.
+    """
+    sums: list[list[torch.Tensor]] = [[] for _ in network.layers]
+    for traces, seen in _batches(network, images, window):
+        for parts, trace, sees in zip(sums, traces, seen, strict=True):
+            zeros = (trace.spikes <= 0).flatten(1)
+            inside = sees.flatten()
+            neurons = torch.tensor([[inside.sum(), (~inside).sum()]]).expand(len(zeros), 2)
+            found = torch.stack([zeros[:, inside].sum(dim=1), zeros[:, ~inside].sum(dim=1)], dim=1)
+            parts.append(torch.cat([found, neurons], dim=1))
+    tables = []
+    for parts in sums:
+        inside, outside, seeing, blind = torch.stack(parts).sum(dim=0).double().T
+        shares = {
+            "sparsity": (inside + outside) / (seeing + blind),
+            "inside": inside / seeing,
+            "outside": outside / blind,
+        }
+        tables.append(pd.DataFrame({name: share.numpy() for name, share in shares.items()}))
+        tables[-1].index = _steps(len(inside))
+    return pd.concat(tables, keys=[layer.name for layer in network.layers], names=["layer", "step"])
+
+
+def origins(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
+    """Where each layer's zeros come from, over all recordings, indexed by `layer`.
+
+    `neurons` is their number. Five shares of the neuron-steps, which add up to one:
+
+    - `padding`: zeros of neurons that see only padding in that recording;
+    - `silent`: zeros of neurons that see data and never spike in that recording;
+    - `sparse`: zeros of neurons that see data and do spike, at other steps;
+    - `spikes`: spikes of neurons that see data;
+    - `spikes_padding`: spikes of neurons that see only padding.
+
+    The first three add up to the sparsity. Two shares of neurons, averaged over the recordings:
+    `unchanged`, those that do the same at all time steps, and `unchanged_inside`, the same among those that
+    see data.
+    """
+    sums = torch.zeros(len(network.layers), 8, dtype=torch.float64)
+    for traces, seen in _batches(network, images, window):
+        for row, trace, sees in zip(sums, traces, seen, strict=True):
+            steps, spikes = len(trace.spikes), (trace.spikes > 0).sum(dim=0)
+            inside, outside = spikes[sees], spikes[~sees]
+            fired = inside[inside > 0]
+            same = (spikes == 0) | (spikes == steps)
+            counts = [
+                (steps - outside).sum() / steps,
+                len(inside) - len(fired),
+                (steps - fired).sum() / steps,
+                fired.sum() / steps,
+                outside.sum() / steps,
+                same.sum(),
+                same[sees].sum(),
+                sees.sum(),
+            ]
+            row += torch.tensor(counts, dtype=torch.float64)
+    neurons = sums[:, :5].sum(dim=1, keepdim=True)  # of all recordings
+    names = ["padding", "silent", "sparse", "spikes", "spikes_padding", "unchanged"]
+    table = pd.DataFrame((sums[:, :6] / neurons).numpy(), columns=names)
+    table["unchanged_inside"] = (sums[:, 6] / sums[:, 7]).numpy()
+    table.insert(0, "neurons", (neurons[:, 0] / len(images)).round().long().numpy())
+    table.index = pd.Index([layer.name for layer in network.layers], name="layer")
+    return table
+
+
+def habits(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
+    """What each neuron does over all recordings, as shares of a layer's neurons, indexed by `layer`.
+
+    Four columns, which add up to one: `never` spikes, in no recording; `always` spikes, at every step of
+    every recording; `constant`, it does the same at all steps of a recording, but not the same in all;
+    `changing`, its spikes change over the time steps of at least one recording.
+    """
+    kept: list[list[torch.Tensor]] = [[] for _ in network.layers]
+    for traces, _ in _batches(network, images, window):
+        for parts, trace in zip(kept, traces, strict=True):
+            spikes = (trace.spikes > 0).sum(dim=0).flatten(1)
+            silent, full = spikes == 0, spikes == len(trace.spikes)
+            parts.append(torch.stack([silent.all(dim=0), full.all(dim=0), (silent | full).all(dim=0)]))
+    shares = [torch.stack(parts).all(dim=0).double().mean(dim=1) for parts in kept]
+    never, always, same = torch.stack(shares, dim=1).numpy()
+    return pd.DataFrame(
+        {"never": never, "always": always, "constant": same - never - always, "changing": 1 - same},
+        index=pd.Index([layer.name for layer in network.layers], name="layer"),
+    )
+
+
+def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The output neurons over time, for one image `[1, C, H, W]`: a row a step (from 1), a column a class.
+
+    Gives `spikes` counted up to each step, and the `membrane` potential at it. Raises `ValueError` for a ReLU
+    network, which has no time steps.
+    """
+    output = _outputs(network, image)
+    counted = {"spikes": output.spikes.cumsum(dim=0).long(), "membrane": output.membrane}
+    return {
+        name: pd.DataFrame(values[:, 0].numpy(), columns=list(classes), index=_steps(len(values)))
+        for name, values in counted.items()
+    }
+
+
+def decided(counts: torch.Tensor) -> torch.Tensor:
+    """The step from which the leader is the final answer and stays it: int64 `[N]`, from 1 to T.
+
+    `counts` are `[T, N, classes]`, spikes counted up to each step. The leader is the class of most spikes,
+    the first of several equal ones, as in `scnn.training.predict`.
+    """
+    leaders = counts.argmax(dim=2)
+    other = (leaders != leaders[-1]).long()
+    return len(leaders) - other.flip(0).cumsum(dim=0).eq(0).sum(dim=0) + 1
+
+
+def decisions(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
+    """How the answers form over the time steps: a row a step, indexed by `step` (from 1).
+
+    Columns, all shares of recordings: `accuracy` of an answer given at this step; `decided`, whose leader is
+    the final answer from here on; `tied`, where several classes lead. `labels` are int64 `[N]`. Raises
+    `ValueError` for a ReLU network, which has no time steps.
+    """
+    with torch.no_grad():
+        counts = torch.cat([_outputs(network, part).spikes.cumsum(dim=0) for part in images.split(50)], dim=1)
+    steps = torch.arange(1, len(counts) + 1)
+    shares = {
+        "accuracy": counts.argmax(dim=2) == labels,
+        "decided": decided(counts) <= steps[:, None],
+        "tied": (counts == counts.amax(dim=2, keepdim=True)).sum(dim=2) > 1,
+    }
+    columns = {name: share.double().mean(dim=1).numpy() for name, share in shares.items()}
+    return pd.DataFrame(columns, index=_steps(len(counts)))
+
+
+def _outputs(network: Network, images: torch.Tensor):
+    if not network.spiking:
+        raise ValueError(f"{network.architecture} is a ReLU network: it has no time steps to decide over")
+    with torch.no_grad():
+        return network(images)
+
+
+def _steps(count: int) -> pd.RangeIndex:
+    return pd.RangeIndex(1, count + 1, name="step")
+
+
+def _batches(
+    network: Network, images: torch.Tensor, window: torch.Tensor
+) -> Iterator[tuple[list[Trace], list[torch.Tensor]]]:
+    for part, seen in zip(images.split(_BATCH), window.split(_BATCH), strict=True):
+        yield network.trace(part), sees_data(network, seen)
