@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -171,12 +171,14 @@ def load_data(experiment: Experiment) -> Data:
     return Data(corpus, parts, images, torch.from_numpy(corpus.labels), constants)
 
 
-def run(experiment: Experiment) -> Record:
+def run(
+    experiment: Experiment, on_epoch: Callable[[Network, list[dict[str, float]]], None] | None = None
+) -> Record:
     """Train `experiment`, or read what an earlier call remembered of it.
 
     Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted goes on behind its
     last epoch; of two processes that want the same one, the second waits and reads. A damaged record is
-    trained again, with a warning.
+    trained again, with a warning. `on_epoch` is handed to `scnn.training.fit`.
     """
     folder = _folder(experiment)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -189,11 +191,11 @@ def run(experiment: Experiment) -> Record:
                 shutil.rmtree(folder)
         unfinished = folder.with_suffix(".unfinished")
         try:
-            _train(experiment, unfinished)
+            _train(experiment, unfinished, on_epoch)
         except StateError as error:
             warnings.warn(f"{error}: training from the beginning", stacklevel=2)
             shutil.rmtree(unfinished)
-            _train(experiment, unfinished)
+            _train(experiment, unfinished, on_epoch)
         for part in unfinished.glob(".*.part"):  # of a process that was killed while writing
             part.unlink()
         unfinished.rename(folder)
@@ -202,6 +204,11 @@ def run(experiment: Experiment) -> Record:
 
 def _folder(experiment: Experiment) -> Path:
     return cache_dir() / "runs" / experiment.digest
+
+
+def state_file(experiment: Experiment) -> Path:
+    """Where `run` keeps the state of a training that is not finished."""
+    return _folder(experiment).with_suffix(".unfinished") / "state.safetensors"
 
 
 def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> list[Record]:
@@ -229,7 +236,7 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
 
 
 @one_thread()  # the other cores may be at other trainings
-def _train(experiment: Experiment, folder: Path) -> None:
+def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     """Train, from where an earlier call left off in `folder`, and write the whole record there."""
     data = load_data(experiment)
     network = experiment.build(len(data.corpus.classes))
@@ -237,7 +244,8 @@ def _train(experiment: Experiment, folder: Path) -> None:
     watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
     name = f"{experiment.model} on {data.corpus.name}, seed {experiment.seed}"
-    history = fit(network, *data.part(data.split.train), watched, experiment.training(), state, name)
+    plan = experiment.training()
+    history = fit(network, *data.part(data.split.train), watched, plan, state, name, on_epoch)
     window = data.images.window[data.split.test] if network.layers[0].kernel else None
     active = metrics.activity(network, test[0], window)
     result = evaluate(network, *test) | {

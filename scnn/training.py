@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,16 +124,20 @@ def fit(
     training: Training = Training(),
     state: Path | None = None,
     progress: str = "training",
+    on_epoch: Callable[[Network, list[dict[str, float]]], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train `network` in place on `images` `[N, C, H, W]` and `labels` `[N]`; the history, a row an epoch.
 
     After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
     is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
     with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
-    a terminal.
+    a terminal. `on_epoch` is called with the network and the history so far, after each epoch and where
+    training goes on.
     """
     optimizer = adam(network, training.learning_rate)
     history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
+    if history and on_epoch is not None:
+        on_epoch(network.eval(), history)
     bar = tqdm(
         range(training.epochs), desc=progress, initial=len(history), unit="epoch", disable=None, leave=False
     )
@@ -158,6 +163,8 @@ def fit(
         history.append(row | tested)
         if state is not None:
             _suspend(state, network, optimizer, training, history)
+        if on_epoch is not None:
+            on_epoch(network, history)
         bar.update()
         bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", accuracy=f"{history[-1]['held_out_accuracy']:.3f}")
     bar.close()

@@ -556,3 +556,18 @@ def test_training_goes_on_once_there_is_room_again(tmp_path, full_disk, monkeypa
     monkeypatch.undo()
     network, _ = train(tmp_path / "state")
     assert same(weights_of(network), weights_of(uninterrupted[0]))
+
+
+def test_each_epoch_is_told_of_and_where_training_goes_on(tmp_path):
+    told, state = [], tmp_path / "state.safetensors"
+
+    def listen(network, history):
+        assert not network.training
+        told.append([row["epoch"] for row in history])
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_network(), *clips(), clips(20, seed=1), Training(epochs=3), state, on_epoch=listen)
+    fit(new_network(), *clips(), clips(20, seed=1), Training(epochs=3), state, on_epoch=listen)
+    assert told == [[1], [1, 2], [1, 2], [1, 2, 3]]
