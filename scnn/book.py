@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
 from scnn import data
 
 STAND_IN = "espeak"
+_ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
 PICTURES = {"01_features": "fig-01-steps", "03_training": "fig-03-maps"}  # of the README and the landing page
@@ -104,6 +106,16 @@ def check_each(name: str, values: object, valid: Between | range | Collection) -
         )
     for value in values:
         check(f"one of {name}", value, valid)
+
+
+def keep(table: pd.DataFrame) -> None:
+    """Hand over the trainings that a page's numbers come from (`scnn.experiment.table`).
+
+    `run` puts them, with the page's name, into `records.csv` beside the executed pages. In a notebook that
+    is run by other means nothing happens.
+    """
+    if path := os.environ.get(_ROWS):
+        table.to_csv(path, index=False)
 
 
 def _listed(valid: Between | range | Collection) -> str:
@@ -221,6 +233,9 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
             print(f"{line}: running", flush=True)
         partial = scratch / job.source.name
         partial.parent.mkdir(parents=True, exist_ok=True)
+        rows = partial.with_suffix(".csv").absolute()
+        rows.unlink(missing_ok=True)
+        os.environ[_ROWS] = str(rows)
         failure = None
         try:
             execute_notebook(
@@ -247,8 +262,26 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
             executed.metadata["scnn"] = digest
         nbformat.write(executed, partial)
         job.target.parent.mkdir(parents=True, exist_ok=True)
+        if not in_place:
+            _merge(rows, job.target)
         os.replace(partial, job.target)
     return failures
+
+
+def _merge(rows: Path, target: Path) -> None:
+    """Put a page's trainings in the place of its earlier ones in `records.csv`, beside the page."""
+    records, parts = target.with_name("records.csv"), []
+    if records.exists():
+        earlier = pd.read_csv(records)
+        parts.append(earlier[earlier["page"] != target.stem])
+    if rows.exists():
+        new = pd.read_csv(rows)
+        new.insert(0, "page", target.stem)
+        parts.append(new)
+    parts = [part for part in parts if len(part)]
+    if parts:
+        with data.replacing(records) as file:
+            pd.concat(parts).sort_values("page", kind="stable").to_csv(file, index=False)
 
 
 def _tidy(executed: Mapping[str, Any], source: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from tqdm import tqdm
 from scnn import metrics
 from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, replacing, split
 from scnn.features import Features, Images, extract, normalize, one_thread, statistics
-from scnn.models import Network, build
+from scnn.models import ZOO, Network, build
+from scnn.quantization import packed_bytes
 from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
 
+VERSIONS = ("scnn-audio", "torch", "numpy", "numba", "librosa", "brevitas")
 FORMAT = 1  # raise it when the same experiment comes to give other results
 
 
@@ -36,7 +38,9 @@ class Experiment:
     """Everything that decides the result of one training; the defaults are the paper's Model B.
 
     `corpus` is a name or folder of `scnn.data.load_corpus`; `split`, `test` and `validation` as in
-    `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `seed` decides the split, the
+    `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `precision` is a name of
+    `scnn.quantization.RECIPES`; with `pretrained` its training starts from the weights of the same
+    experiment in full precision, which is run first. `seed` decides the split, the
     initial weights and the order of the recordings. Raises `ValueError` naming the parameter and what is
     valid.
     """
@@ -52,6 +56,8 @@ class Experiment:
     threshold: float = 1.0
     reset: str = "subtract"
     slope: float = 25.0
+    precision: str = "fp32"
+    pretrained: bool = False
     epochs: int = 20
     batch_size: int = 16
     learning_rate: float = 1.0e-3
@@ -67,6 +73,10 @@ class Experiment:
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise ValueError(f"{each.name} must be a number, not {value!r}")
                 object.__setattr__(self, each.name, float(value))
+        if not isinstance(self.pretrained, bool):
+            raise ValueError(f"pretrained must be True or False, not {self.pretrained!r}")
+        if self.pretrained and self.precision == "fp32":
+            raise ValueError("pretrained must be False for precision 'fp32': it starts from fp32 itself")
         self.training()
         self.build(classes=None)
 
@@ -82,6 +92,7 @@ class Experiment:
             threshold=self.threshold,
             reset=self.reset,
             slope=self.slope,
+            precision=self.precision,
             input_shape=(1, self.features.height, self.features.width),
             seed=self.seed,
         )
@@ -129,8 +140,10 @@ class Record:
     """What is kept of one experiment, in a folder of its own.
 
     `metrics` has `accuracy` and `accuracy_membrane` on the test split (0..1), `sparsity_first` (the
-    paper's: share of zeros in the first layer's spikes), `sparsity_all` (all layers), `parameters`, and
-    `macs` of one recording. `made` says where and when: versions, commit, machine, seconds.
+    paper's: share of zeros in the first layer's spikes), `sparsity_window` (the same where the layer sees
+    data), `sparsity_all` (all layers), `parameters`, their `packed_bytes`, and of one recording the dense
+    `macs` and the `synops` that its spikes cause. `made` says where and when: versions, commit, machine,
+    seconds.
     """
 
     folder: Path
@@ -202,6 +215,30 @@ def run(
         return _read(folder, experiment)
 
 
+COLUMNS = [
+    *("model", "architecture", "num_steps", "beta", "threshold", "reset", "precision", "pretrained"),
+    *("corpus", "split", "validation", "features", "normalization", "epochs", "batch_size", "learning_rate"),
+    *("schedule", "seed", "accuracy", "accuracy_membrane", "sparsity_first", "sparsity_window"),
+    *("sparsity_all", "parameters", "packed_bytes", "macs", "synops", "seconds", "versions", "commit"),
+]
+
+
+def table(records: Sequence[Record]) -> pd.DataFrame:
+    """The records as a table, a row a training, in their order and each once.
+
+    Columns: what was trained (as in `Experiment`; `architecture` in the paper's notation, `features` and
+    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions` and `commit`.
+    """
+    rows = []
+    for record in {each.folder: each for each in records}.values():
+        done = dataclasses.asdict(record.experiment) | record.metrics | record.made
+        done["features"], done["normalization"] = (done["features"][key] for key in ("kind", "normalization"))
+        done["architecture"] = ZOO.get(record.experiment.model, (record.experiment.model,))[0]
+        done["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
+        rows.append({name: done.get(name) for name in COLUMNS})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def _folder(experiment: Experiment) -> Path:
     return cache_dir() / "runs" / experiment.digest
 
@@ -240,6 +277,9 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     """Train, from where an earlier call left off in `folder`, and write the whole record there."""
     data = load_data(experiment)
     network = experiment.build(len(data.corpus.classes))
+    if experiment.pretrained:
+        start = run(replace(experiment, precision="fp32", pretrained=False)).network().state_dict()
+        network.load_state_dict({name: start[name] for name in network.state_dict()})
     test = data.part(data.split.test)
     watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
@@ -250,9 +290,12 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     active = metrics.activity(network, test[0], window)
     result = evaluate(network, *test) | {
         "sparsity_first": float(active["sparsity"].iloc[0]),
+        "sparsity_window": active["sparsity"].get("window"),
         "sparsity_all": metrics.sparsity(active),
         "parameters": network.num_parameters,
+        "packed_bytes": packed_bytes(network),
         "macs": metrics.macs(network),
+        "synops": float(active["synops"].sum()),
     }
     about = {
         "experiment": json.loads(experiment.to_json()),
@@ -306,7 +349,7 @@ def _circumstances() -> dict[str, Any]:
     inside = (root / ".git").exists() and shutil.which("git")
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() if inside else None
     return {
-        "versions": {name: version(name) for name in ("scnn-audio", "torch", "numpy", "numba", "librosa")},
+        "versions": {name: version(name) for name in VERSIONS},
         "python": platform.python_version(),
         "commit": commit,
         "machine": f"{platform.system()} {platform.machine()}",

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from sklearn.metrics import confusion_matrix
 
 from scnn.models import Network
@@ -63,17 +64,25 @@ def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None
     Columns: `neurons` per recording; and as shares in 0..1: `rate` of spikes per neuron and time step (for
     a ReLU network, of values above zero); `sparsity` = 1 - rate; of neurons, averaged over the recordings:
     `silent` at every step, `always` spiking at every step, and `changing` in between. The paper's sparsity
-    figure is the first layer's (there accumulated over training and test). With `window` (bool `[N, H, W]`)
-    the row "window" gives the first layer's neurons that see any data.
+    figure is the first layer's (there accumulated over training and test). `synops` are the synaptic
+    operations that bring a recording's activity into the layer: a connection counts whenever its input is
+    not zero. For the first layer these are multiply-accumulates, once per recording, as the image is the same
+    at each step; behind spikes they are additions, at each step. With `window` (bool `[N, H, W]`) the row
+    "window" gives the first layer's neurons that see any data.
     """
     names = [layer.name for layer in network.layers]
     if window is not None:
         names.append("window")
-    sums = np.zeros((len(names), 4))
+    sums, operations = np.zeros((len(names), 4)), np.zeros(len(names))
+    fans = [_fan_out(network, depth) for depth in range(len(network.layers))]
     for start in range(0, len(images), _BATCH):
-        traces = network.trace(images[start : start + _BATCH])
-        for row, trace in enumerate(traces):
+        inputs = images[start : start + _BATCH][None]
+        traces = network.trace(inputs[0])
+        for row, (trace, fan) in enumerate(zip(traces, fans, strict=True)):
             sums[row] += _count(trace.spikes.flatten(1))
+            used = (inputs != 0).sum(dim=(0, 1))
+            operations[row] += (used * fan).sum().item()
+            inputs = trace.spikes
         if window is not None:
             inside = window_of(network, window[start : start + _BATCH])
             sums[-1] += _count(traces[0].spikes.movedim(2, -1)[:, inside].flatten(1))
@@ -85,13 +94,44 @@ def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None
         "always": always,
         "changing": 1 - silent - always,
     }
-    return pd.DataFrame({"neurons": sums[:, 3] / len(images)} | shares, index=pd.Index(names, name="layer"))
+    if window is not None:
+        operations[-1] = np.nan  # they are in the first layer's
+    columns = {"neurons": sums[:, 3] / len(images)} | shares | {"synops": operations / len(images)}
+    return pd.DataFrame(columns, index=pd.Index(names, name="layer"))
+
+
+def _fan_out(network: Network, depth: int) -> torch.Tensor | int:
+    """Connections from each input of a layer: a number, or `[H, W]` where it depends on the place."""
+    layer = network.layers[depth]
+    if not layer.kernel:
+        return layer.units
+    size = network.input_shape[1:]
+    for before in network.layers[:depth]:
+        size = before.pooled(before.convolved(size))
+    reads = torch.ones(1, 1, *size, requires_grad=True)
+    kernel = torch.ones(1, 1, layer.kernel, layer.kernel)
+    torch.nn.functional.conv2d(reads, kernel, None, layer.stride, layer.padding).sum().backward()
+    return reads.grad[0, 0].long() * layer.units
 
 
 def sparsity(table: pd.DataFrame) -> float:
     """Share of zeros among all layers' spikes: the mean of `activity`'s rows, by their neurons."""
     layers = table[table.index != "window"]
     return float(np.average(layers["sparsity"], weights=layers["neurons"]))
+
+
+def summary(table: pd.DataFrame, by: list[str], of: list[str]) -> pd.DataFrame:
+    """Mean and spread of the columns `of` over the rows (seeds) of each group `by`, in order of appearance.
+
+    Indexed by `by`. `n` counts the rows; each column is the mean, NAME_sd the standard deviation between rows
+    and NAME_ci half the width of the mean's 95 % confidence interval (Student's t); both are NaN for n = 1.
+    """
+    groups = table.groupby(by, sort=False, dropna=False)[of]
+    n, sd = groups.size(), groups.std()
+    half = sd.mul(stats.t.ppf(0.975, n - 1) / np.sqrt(n), axis=0)
+    parts = [n.rename("n"), groups.mean(), sd.add_suffix("_sd"), half.add_suffix("_ci")]
+    order = [name + suffix for name in of for suffix in ("", "_sd", "_ci")]
+    return pd.concat(parts, axis=1)[["n", *order]]
 
 
 def _count(spikes: torch.Tensor) -> tuple[float, float, float, int]:

@@ -413,6 +413,24 @@ def test_a_run_holds_nothing_of_its_machine_and_minute(project, monkeypatch):
     assert str(project) not in text
 
 
+def test_the_trainings_of_the_pages_are_kept_in_one_table(project, monkeypatch):
+    source = "from scnn import book\nimport pandas\nbook.keep(pandas.DataFrame({'seed': [seed, 9]}))"
+    for name in ("1_a", "3_c"):
+        nbformat.write(page("pass", source), project / "notebooks" / f"{name}.ipynb")
+    nbformat.write(page("pass", "print(seed)"), project / "notebooks" / "2_b.ipynb")
+    records = project / book.QUICK_RUNS / "records.csv"
+    arguments = ["run", "--corpus", "espeak"]
+    assert book.main(arguments, project) == 0
+    assert records.read_text() == "page,seed\n1_a,0\n1_a,9\n3_c,0\n3_c,9\n"
+    assert book.main([*arguments, "1_", "-p", "seed", "7"], project) == 0
+    assert records.read_text() == "page,seed\n1_a,7\n1_a,9\n3_c,0\n3_c,9\n"
+    nbformat.write(page("pass", "print(seed)"), project / "notebooks" / "1_a.ipynb")
+    assert book.main([*arguments, "1_"], project) == 0
+    assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
+    assert book.main(["store", "3_"], project) == 0
+    assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
+
+
 def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
     path = project / "notebooks" / "1_a.ipynb"
     assert book.main(["store", "1_a"], project) == 0

@@ -18,8 +18,9 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from scnn import experiment as module
+from scnn import quantization
 from scnn.data import load_corpus
-from scnn.experiment import Experiment, load_data, run, run_all
+from scnn.experiment import Experiment, load_data, run, run_all, table
 from scnn.features import Features, extract, normalize
 from scnn.training import evaluate, load_network
 
@@ -84,6 +85,8 @@ OTHER = {
     "threshold": 0.9,
     "reset": "zero",
     "slope": 20.0,
+    "precision": "int8",
+    "pretrained": True,
     "epochs": 19,
     "batch_size": 17,
     "learning_rate": 2.0e-3,
@@ -95,10 +98,11 @@ OTHER = {
 
 def test_every_field_changes_the_digest():
     assert OTHER.keys() == {each.name for each in dataclasses.fields(Experiment)}
-    digests = [Experiment(corpus="espeak").digest]
-    digests += [Experiment(**({"corpus": "espeak"} | {name: value})).digest for name, value in OTHER.items()]
+    base = {"corpus": "espeak", "precision": "int8-paper"}
+    digests = [Experiment(**base).digest]
+    digests += [Experiment(**(base | {name: value})).digest for name, value in OTHER.items()]
     assert len(set(digests)) == len(digests)
-    assert Experiment(corpus="espeak").digest == digests[0]
+    assert Experiment(**base).digest == digests[0]
 
 
 def test_contents_of_the_corpus_change_the_digest(words, tmp_path):
@@ -138,6 +142,10 @@ def test_json_says_everything():
         ({"learning_rate": 0.0}, "learning_rate must be a positive number, not 0.0"),
         ({"reset": "soft"}, "reset must be one of subtract, zero, none, not 'soft'"),
         ({"slope": -1.0}, "slope must be positive, not -1.0"),
+        ({"precision": "int9"}, "precision must be one of fp32, int8-paper, int8, .*, not 'int9'"),
+        ({"pretrained": 1}, "pretrained must be True or False, not 1"),
+        ({"pretrained": True}, "pretrained must be False for precision 'fp32'"),
+        ({"precision": "int8", "threshold": 0}, "threshold must be above 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be one of constant, cosine, not 'linear'"),
@@ -218,12 +226,41 @@ def test_record_says_what_its_network_does(tiny):
     silent = sum((each == 0).sum().item() for each in spikes) / sum(each.numel() for each in spikes)
     assert record.metrics["sparsity_all"] == pytest.approx(silent)
     assert record.metrics["parameters"] == 30 + 16 * 3 * 15 * 15 + 16 + 51
+    assert record.metrics["packed_bytes"] == 4 * record.metrics["parameters"]
+    assert 0 < record.metrics["sparsity_window"] < record.metrics["sparsity_first"]
     # Without a validation part the history watches the test part.
     assert record.history["held_out_loss"].iloc[-1] == pytest.approx(measured["loss"])
     _, about = load_network(record.folder / "network.safetensors")
     assert about["classes"] == ["high", "low", "middle"] and about["sample_rate"] == 8000
     assert about["normalization"] == list(data.normalization)
     assert Experiment.from_json(json.dumps(about["experiment"])) == tiny
+
+
+def test_quantised_training_starts_from_scratch_or_from_the_float_weights(tiny, no_training):
+    scratch = run(dataclasses.replace(tiny, precision="int8", epochs=1))
+    after = dataclasses.replace(tiny, precision="int8", pretrained=True, epochs=1, learning_rate=1.0e-9)
+    record = run(after)
+    start = run(dataclasses.replace(after, precision="fp32", pretrained=False))
+    assert not same_weights(scratch, record)
+    for weight, floating in zip(weights_of(record), weights_of(start), strict=True):
+        assert (weight - floating).abs().max() < 1e-6
+    rounded = [quantization.weight_of(layer).unique() for layer in record.network().weights]
+    assert all(len(values) <= 255 for values in rounded)
+    assert record.metrics["packed_bytes"] < 0.3 * start.metrics["packed_bytes"]
+    no_training()
+    assert run(after).metrics == record.metrics
+
+
+def test_a_table_has_a_row_for_each_training(tiny):
+    records = [run(dataclasses.replace(tiny, epochs=1, seed=seed)) for seed in (0, 1, 0)]
+    rows = table(records)
+    assert rows["seed"].tolist() == [0, 1]
+    assert rows["accuracy"].tolist() == [record.metrics["accuracy"] for record in records[:2]]
+    first = rows.iloc[0]
+    assert (first["model"], first["architecture"]) == (tiny.model, tiny.model)
+    assert (first["features"], first["normalization"], first["precision"]) == ("mfcc", "train", "fp32")
+    assert "torch 2" in first["versions"]
+    assert rows.drop(columns="commit").notna().all(axis=None)  # installed without git there is no commit
 
 
 def test_network_is_trained_on_the_training_clips(tiny, monkeypatch):
@@ -408,6 +445,7 @@ def test_full_disk_keeps_what_was_reached(tiny, monkeypatch):
 SCRIPT = """
 import sys
 from scnn import experiment as module
+from scnn import quantization
 
 fit, calls = module.fit, []
 module.fit = lambda *args, **options: calls.append(1) or fit(*args, **options)

@@ -1,10 +1,11 @@
 """Metrics of networks whose every spike is known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from scnn.metrics import activity, confusion, layer_costs, macs, sparsity, window_of
+from scnn.metrics import activity, confusion, layer_costs, macs, sparsity, summary, window_of
 from scnn.models import Network, Output, build
 
 
@@ -146,3 +147,32 @@ def test_window_of_a_deeper_layer_is_where_an_image_of_data_can_change_it(archit
 def test_window_needs_a_first_layer_with_a_map():
     with pytest.raises(ValueError, match="'5FC' of 5FC-2FC is not a convolution: it has no map"):
         window_of(build("5FC-2FC"), torch.ones(1, 32, 32, dtype=torch.bool))
+
+
+def test_synaptic_operations_count_every_connection_of_every_input_that_is_not_zero():
+    images = torch.zeros(2, 1, 8, 9)
+    network = build("2C3-3C2s2p1-5FC", num_steps=4, input_shape=(1, 8, 9), seed=1)
+    images[:, :, 2:5, 3:6] = 20 * torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    spikes = [images[None], *(trace.spikes for trace in network.trace(images))]
+    counted = []
+    for layer, weight, inputs in zip(network.layers, network.weights, spikes, strict=False):
+        ones = torch.ones_like(weight.weight)
+        used = (inputs != 0).float().flatten(0, 1)
+        if layer.kernel:
+            reached = torch.nn.functional.conv2d(used, ones, None, layer.stride, layer.padding)
+        else:
+            reached = used.flatten(1) @ ones.T
+        counted.append(reached.sum().item() / len(images))
+    assert activity(network, images)["synops"].tolist() == counted
+    assert min(counted) > 0
+
+
+def test_a_summary_has_mean_deviation_and_interval_of_each_group():
+    rows = pd.DataFrame({"model": ["B", "A", "B", "B"], "accuracy": [0.9, 0.5, 1.0, 0.8]})
+    found = summary(rows, ["model"], ["accuracy"])
+    assert found.index.tolist() == ["B", "A"]
+    assert found["n"].tolist() == [3, 1]
+    assert found.loc["B", "accuracy"] == pytest.approx(0.9)
+    assert found.loc["B", "accuracy_sd"] == pytest.approx(0.1)
+    assert found.loc["B", "accuracy_ci"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+    assert np.isnan(found.loc["A", "accuracy_sd"])
