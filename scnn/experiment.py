@@ -220,6 +220,7 @@ COLUMNS = [
     *("corpus", "split", "validation", "features", "normalization", "epochs", "batch_size", "learning_rate"),
     *("schedule", "seed", "accuracy", "accuracy_membrane", "sparsity_first", "sparsity_window"),
     *("sparsity_all", "parameters", "packed_bytes", "macs", "synops", "seconds", "versions", "commit"),
+    "digest",
 ]
 
 
@@ -227,13 +228,14 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     """The records as a table, a row a training, in their order and each once.
 
     Columns: what was trained (as in `Experiment`; `architecture` in the paper's notation, `features` and
-    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions` and `commit`.
+    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`, `commit`, and the experiment's `digest`.
     """
     rows = []
     for record in {each.folder: each for each in records}.values():
         done = dataclasses.asdict(record.experiment) | record.metrics | record.made
         done["features"], done["normalization"] = (done["features"][key] for key in ("kind", "normalization"))
         done["architecture"] = ZOO.get(record.experiment.model, (record.experiment.model,))[0]
+        done["digest"] = record.folder.name
         done["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
         rows.append({name: done.get(name) for name in COLUMNS})
     return pd.DataFrame(rows, columns=COLUMNS)
