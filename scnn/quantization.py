@@ -4,12 +4,22 @@ A recipe says what is rounded while a network is trained (quantisation-aware tra
 to signed integers of a few bits times one scale, the largest magnitude of the tensor or of each output
 channel; membranes to levels around the threshold (`scnn.neurons.Neuron.levels`). The forward pass computes
 with rounded values in float32, the backward pass takes the rounding's gradient as 1.
+
+`static_ptq` rounds a trained ReLU network without training it again (static post-training quantisation).
 """
 
+from __future__ import annotations
+
+import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from scnn.models import Network, Output
 
 
 @dataclass(frozen=True)
@@ -92,3 +102,58 @@ def packed_bytes(network: nn.Module) -> int:
         total += -(-layer.weight.numel() * bits // 8) + 4 * scales
         total += 0 if layer.bias is None else 4 * layer.bias.numel()
     return total
+
+
+def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
+    """A trained ReLU network with weights and activations of `bits` bits, and no further training.
+
+    Weights are rounded as in a `Recipe`, per tensor. The image and what each ReLU gives are rounded to
+    signed and unsigned integers times a scale each, which is fixed here from the activations that `images`
+    `[N, C, H, W]` cause: their 99.999th percentile becomes the outermost level. Biases and the logits stay in
+    full precision. `network` is left alone. Raises `ValueError` for a network that spikes or is quantised,
+    and for bits outside 2..8.
+    """
+    if network.spiking or network.recipe != RECIPES["fp32"]:
+        raise ValueError(f"network must be a ReLU network in full precision, not {network.extra_repr()}")
+    chosen = Recipe(weight_bits=bits)
+    if not chosen.weight_bits:
+        raise ValueError(f"bits must be a whole number in 2..8, not {bits!r}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an optional package that only language models need
+        from brevitas.graph.calibrate import calibration_mode
+
+    quantised = StaticNetwork(network, chosen).eval()
+    with torch.no_grad(), calibration_mode(quantised):
+        quantised(images)
+    return quantised
+
+
+class StaticNetwork(nn.Module):
+    """What `static_ptq` makes of a network: `forward` takes images and gives an `Output`, too."""
+
+    def __init__(self, network: Network, chosen: Recipe):
+        from brevitas import nn as brevitas_nn
+
+        super().__init__()
+        self.layers, self.weights = network.layers, nn.ModuleList()
+        self.inputs = nn.ModuleList([brevitas_nn.QuantIdentity(bit_width=chosen.weight_bits)])
+        for layer, trained in zip(network.layers, network.weights, strict=True):
+            if layer.kernel:
+                sizes = trained.in_channels, layer.units, layer.kernel, layer.stride, layer.padding
+                self.weights.append(convolution(chosen, *sizes))
+            else:
+                self.weights.append(linear(chosen, trained.in_features, layer.units))
+            for name, value in trained.named_parameters():
+                getattr(self.weights[-1], name).data.copy_(value)
+            self.inputs.append(brevitas_nn.QuantReLU(bit_width=chosen.weight_bits))
+        self.inputs = self.inputs[:-1]  # the last layer's output goes nowhere
+
+    def forward(self, images: torch.Tensor) -> Output:
+        from scnn.models import Output  # that file imports this one
+
+        values = images
+        for layer, rounded, weight in zip(self.layers, self.inputs, self.weights, strict=True):
+            values = weight(rounded(values if layer.kernel else values.flatten(1)))
+            if layer.pool:
+                values = functional.max_pool2d(values, layer.pool, layer.pool_stride)
+        return Output(None, values[None])

@@ -9,7 +9,7 @@ from snntorch.functional import quant
 from scnn import kernels, neurons, quantization, training
 from scnn.models import build
 from scnn.neurons import Neuron
-from scnn.quantization import RECIPES, Recipe
+from scnn.quantization import RECIPES, Recipe, static_ptq
 
 LAYERS = {"definition": neurons.leaky, "kernel": kernels.leaky}
 
@@ -177,3 +177,61 @@ def test_a_quantised_network_is_saved_and_read_again(tmp_path, precision):
     assert again.neuron == network.neuron
     with torch.no_grad():
         assert torch.equal(again(images).membrane, network(images).membrane)
+
+
+def relu_network():
+    """A ReLU network and images that it tells apart: class i is a bright square in place i."""
+    network = build("6C3-P2-8C3-P2-16FC-10FC", spiking=False)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 10
+    images = torch.randn(200, 1, 32, 32, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 12 * (label // 5) :, 6 * (label % 5) :][:, :6, :6] += 3
+    held_out = images[100:], labels[100:]
+    training.fit(network, images[:100], labels[:100], held_out, training.Training(10, learning_rate=5e-3))
+    return network, images, labels
+
+
+def test_static_quantisation_at_8_bits_keeps_the_answers_and_at_2_bits_does_not():
+    network, images, labels = relu_network()
+    float_accuracy = training.evaluate(network, images[100:], labels[100:])["accuracy"]
+    assert float_accuracy >= 0.9
+    found = {bits: static_ptq(network, images[:100], bits) for bits in (8, 2)}
+    accuracy = {
+        bits: training.evaluate(each, images[100:], labels[100:])["accuracy"] for bits, each in found.items()
+    }
+    assert accuracy[8] >= float_accuracy - 0.02 and accuracy[2] < accuracy[8] - 0.1
+    with torch.no_grad():
+        error = (found[8](images).membrane - network(images).membrane).abs().max()
+        assert 0 < error < 0.1 * network(images).membrane.abs().max()
+
+
+def test_static_quantisation_rounds_every_layers_input_to_levels_fixed_by_the_calibration():
+    network, images, _ = relu_network()
+    quantised, seen = static_ptq(network, images[:100]), []
+    for layer in quantised.weights:
+        layer.register_forward_pre_hook(lambda _, values: seen.append(values[0]))
+    quantised(1000 * images[100:])
+    scales = [each.act_quant.scale() for each in quantised.inputs]
+    for number, (values, scale) in enumerate(zip(seen, scales, strict=True)):
+        whole = values / scale
+        assert (whole - whole.round()).abs().max() < 1e-3
+        low, high = (-128, 127) if number == 0 else (0, 255)
+        assert low <= whole.round().min() and whole.round().max() == high
+    assert quantization.packed_bytes(quantised) == quantization.packed_bytes(
+        build("6C3-P2-8C3-P2-16FC-10FC", spiking=False, precision="int8")
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "bits", "message"),
+    [
+        ({"spiking": True}, 8, "network must be a ReLU network in full precision, not .*num_steps"),
+        ({"spiking": False, "precision": "int8"}, 8, "network must be a ReLU network in full precision"),
+        ({"spiking": False}, 9, "weight_bits must be 0 or a whole number in 2..8, not 9"),
+        ({"spiking": False}, 0, "bits must be a whole number in 2..8, not 0"),
+    ],
+)
+def test_static_quantisation_names_what_it_cannot_take(network, bits, message):
+    with pytest.raises(ValueError, match=message):
+        static_ptq(build("6C3-10FC", **network), torch.zeros(1, 1, 32, 32), bits)
