@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -440,6 +441,75 @@ def time_shares(axes: Axes, shares: pd.DataFrame) -> None:
     axes.set(xlabel="time of a training step (%)", xlim=(0, 100))
     axes.tick_params(axis="y", length=0)
     axes.figure.legend(loc="outside lower center", ncols=3)
+
+
+def stretch_accuracy(axes: Axes) -> None:
+    """Give an accuracy axis in % more room the closer it gets to 100, where networks differ.
+
+        position = -log10(101 - accuracy)
+
+    Args:
+        axes: its vertical axis is changed, limits and ticks included.
+    """
+    axes.set_yscale(
+        "function", functions=(lambda y: -np.log10(np.maximum(101 - y, 1e-6)), lambda z: 101 - 10.0 ** (-z))
+    )
+    ticks = [0, 50, 80, 90, 95, 98, 100]
+    axes.set(ylim=(-5, 100.25))
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+
+
+def sweeps(
+    ours: pd.DataFrame,
+    paper: pd.DataFrame,
+    columns: Mapping[str, str],
+    names: Mapping[str, str],
+    accuracy: bool = False,
+) -> Figure:
+    """Draw what one parameter at a time does: a row of panels for each model, a column for each parameter.
+
+    The values of a parameter are evenly spaced, whatever they are.
+
+    Args:
+        ours: indexed by model, parameter and value; `n`, and of each of `columns` the mean and `NAME_sd`.
+        paper: indexed alike, single trainings; those of `columns` that it has are drawn hollow.
+        columns: what to draw, with its label.
+        names: the parameters, with their labels.
+        accuracy: whether it is an accuracy in %, drawn with `stretch_accuracy`.
+    """
+    models = ours.index.unique("model")
+    figure, rows = plt.subplots(
+        len(models),
+        len(names),
+        figsize=(8, 2.1 * len(models) + 0.6),
+        sharex="col",
+        sharey=True,
+        squeeze=False,
+    )
+    lines = (("o-", None, 5), ("s--", "0.45", 3.5), ("^:", "0.6", 4))
+    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(names)):
+        axes, here = rows[row, column], {"model": model, "parameter": name}
+        measured, printed = (table.xs(tuple(here.values()), level=list(here)) for table in (ours, paper))
+        values = sorted({*ours.xs(name, level="parameter").index.unique("value"), *printed.index})
+        for (line, gray, mark), (measure, label) in zip(lines, columns.items(), strict=False):
+            places, color = [values.index(value) for value in measured.index], gray or MODEL_COLORS[model]
+            style = {"color": color, "markersize": mark, "capsize": 2, "elinewidth": 1, "label": label}
+            axes.errorbar(places, measured[measure], measured[f"{measure}_sd"], fmt=line, **style)
+            if measure in printed:
+                places = [values.index(value) - 0.2 for value in printed.index]
+                axes.plot(places, printed[measure], "D", mfc="none", mec="black", markersize=4, label="paper")
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.grid(axis="y")
+        if accuracy:
+            stretch_accuracy(axes)
+    for axes, label in zip(rows[-1], names.values(), strict=True):
+        axes.set_xlabel(label)
+    for axes, model in zip(rows[:, 0], models, strict=True):
+        axes.set(title=f"{model_name(model)}, n = {ours.loc[model, 'n'].max()}")
+        axes.set_ylabel("accuracy (%)" if accuracy else "sparsity")
+    handles, labels = rows[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
 
 
 # --- layers -----------------------------------------------------------------------------------------------

@@ -64,3 +64,28 @@ def test_layers_over_time_show_medians_and_every_spike():
         current.get_lines()[0].get_ydata().tolist() == [2, 7] and membrane.get_lines()[1].get_ydata()[0] == 1
     )
     assert fired.images[0].get_array().tolist() == spikes.T.tolist()
+
+
+def swept(model, measures):
+    index = pd.MultiIndex.from_tuples([(model, "beta", 0.0), (model, "beta", 1.0)])
+    return pd.DataFrame(measures, index=index.set_names(["model", "parameter", "value"]))
+
+
+def test_sweeps_draw_the_mean_its_deviation_and_the_papers_points_at_their_values():
+    ours = swept("B", {"n": [5, 5], "accuracy": [98.0, 40.0], "accuracy_sd": [0.5, 2.0]})
+    paper = swept("B", {"accuracy": [97.0, 41.0]}).rename({1.0: 0.5}, level="value")
+    axes = plots.sweeps(ours, paper, {"accuracy": "spikes"}, {"beta": "leak"}, accuracy=True).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.5", "1"]
+    (mean, _, (bars,)) = axes.containers[0]
+    assert mean.get_xydata().tolist() == [[0, 98.0], [2, 40.0]]
+    assert [part[:, 1].tolist() for part in bars.get_segments()] == [[97.5, 98.5], [38.0, 42.0]]
+    (printed,) = [line for line in axes.get_lines() if line.get_label() == "paper"]
+    assert printed.get_ydata().tolist() == [97.0, 41.0] and np.round(printed.get_xdata()).tolist() == [0, 1]
+
+
+def test_a_stretched_axis_keeps_the_order_and_gives_the_top_more_room():
+    axes = plt.figure().subplots()
+    plots.stretch_accuracy(axes)
+    heights = axes.transData.transform([(0, value) for value in (0, 50, 98, 100)])[:, 1]
+    low, middle, high = np.diff(heights)
+    assert low > 0 and middle > 0 and high > low and axes.get_ylim()[1] > 100
