@@ -145,6 +145,21 @@ def test_weights_are_whole_multiples_of_their_scale(name):
         assert (layer.bias is not None) == recipe.bias
 
 
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.weight_bits])
+@pytest.mark.parametrize("magnitude", [1.0, 1e-12, 0.0])
+def test_the_fused_rounding_equals_that_of_brevitas(name, magnitude):
+    for layer in build("6C3-8FC-10FC", precision=name).weights:
+        layer.weight.data.normal_(generator=torch.Generator().manual_seed(1)).mul_(magnitude)  # no two alike
+        rounded, expected = quantization.weight_of(layer), layer.quant_weight().value
+        assert torch.equal(rounded, expected)
+        weights = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+        (wanted,) = torch.autograd.grad((expected * weights).sum(), layer.weight)
+        (found,) = torch.autograd.grad((rounded * weights).sum(), layer.weight)
+        if magnitude == 1.0:
+            assert (found != weights).sum() == (len(weights) if RECIPES[name].per_channel else 1)
+            assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
 def test_the_bytes_of_packed_weights():
     # 6 * 9 + 5,400 * 10 weights, 16 biases
     sizes = {name: quantization.packed_bytes(build("6C3-10FC", precision=name)) for name in RECIPES}
