@@ -1,0 +1,338 @@
+"""Search: what is suggested and chosen, going on after kills of the caller and of a machine, wrong input."""
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ray.cluster_utils import Cluster
+from safetensors import SafetensorError, safe_open
+
+import scnn.search
+from scnn import metrics
+from scnn.experiment import Experiment, load_data, run, state_file
+from scnn.search import _QUIET, _Journal, _Sampler, _Suggestions, importance, search
+
+SMALL = Experiment(
+    corpus="espeak", model="2C3-P4-10FC", threshold=0.5, epochs=4, batch_size=50, validation=0.2
+)
+SPACE = {"beta": (0.0, 1.0), "num_steps": (1, 3)}
+DESCRIBED = {"space": dict.fromkeys(SPACE)}
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path):
+    """A Ray cluster of one machine with one CPU, whose SCNN_HOME is the session's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _QUIET.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def found(cluster):
+    """A Bayesian search whose trials ran one after the other."""
+    return search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2, address=cluster.address)
+
+
+@pytest.fixture
+def own_home(found, home: Path, tmp_path: Path, monkeypatch) -> Path:
+    """What `found` left, in a cache of the test's own for the caller; trials keep the session's."""
+    for about in (home / "searches").glob("*/search.json"):
+        if json.loads(about.read_text())["kind"] == "tpe":
+            shutil.copytree(about.parent, tmp_path / "home" / "searches" / about.parent.name)
+    monkeypatch.setenv("SCNN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+# --- what is suggested ------------------------------------------------------------------------------------
+
+
+def suggestions(folder: Path, count: int, kind: str, seed: int = 0) -> list[dict]:
+    folder.mkdir(exist_ok=True)
+    journal = _Journal(folder, DESCRIBED)
+    space = {name: scnn.search._distribution(name, values) for name, values in SPACE.items()}
+    numbers = list(range(count))
+    searcher = _Suggestions(space, _Sampler(kind, seed, numbers, dict(journal.suggested)), journal, 0)
+    return [searcher.suggest(f"trial {number}")["parameters"] for number in numbers]
+
+
+@pytest.mark.parametrize("kind", scnn.search.KINDS)
+def test_suggestions_are_in_the_space_and_of_the_seed(kind, tmp_path):
+    first = suggestions(tmp_path / "first", 30, kind)
+    assert all(0 <= each["beta"] <= 1 and type(each["num_steps"]) is int for each in first)
+    assert {each["num_steps"] for each in first} == {1, 2, 3} and len({each["beta"] for each in first}) == 30
+    assert suggestions(tmp_path / "again", 30, kind) == first
+    other = suggestions(tmp_path / "other", 30, kind, seed=1)
+    assert not {each["beta"] for each in other} & {each["beta"] for each in first}
+
+
+def test_suggestions_go_on_where_they_stopped(tmp_path):
+    whole = suggestions(tmp_path / "whole", 9, "random")
+    assert suggestions(tmp_path / "parts", 4, "random") == whole[:4]
+    assert suggestions(tmp_path / "parts", 9, "random") == whole
+
+
+# --- what is found ----------------------------------------------------------------------------------------
+
+
+def test_table_says_what_was_trained(found):
+    table = found.table
+    assert list(table.columns[:5]) == ["beta", "num_steps", "status", "epochs", "accuracy"]
+    assert len(table) == 6 and set(table["status"]) == {"finished", "stopped"}
+    assert (table["epochs"][table["status"] == "finished"] == 4).all()
+    assert (table["epochs"][table["status"] == "stopped"] < 4).all()
+    assert table["status"][0] == "finished"  # there was nothing to be worse than
+
+
+def test_chosen_is_the_best_on_validation_clips_and_alone_has_a_test_accuracy(found):
+    table, best = found.table, found.best
+    finished = table[table["status"] == "finished"]
+    (chosen,) = table.index[(table["beta"] == best.beta) & (table["num_steps"] == best.num_steps)]
+    assert finished["accuracy"][chosen] == finished["accuracy"].max()
+    assert table.index[table["test_accuracy"].notna()].tolist() == [chosen]
+    record, data = run(best), load_data(best)
+    active = metrics.activity(record.network(), data.part(data.split.validation)[0])
+    assert table["test_accuracy"][chosen] == record.metrics["accuracy"]
+    assert table["accuracy"][chosen] == record.history["held_out_accuracy"].iloc[-1]
+    assert table["sparsity_all"][chosen] == pytest.approx(metrics.sparsity(active))
+    assert table["sparsity_first"][chosen] == pytest.approx(active["sparsity"].iloc[0])
+
+
+def test_of_equally_accurate_trials_the_sparsest_is_chosen(tmp_path):
+    journal = _Journal(tmp_path, DESCRIBED)
+    ends = [("finished", 0.9, 0.5), ("finished", 0.9, 0.7), ("stopped", 0.95, 0.9), ("finished", 0.8, 0.8)]
+    for number, (status, accuracy, sparsity) in enumerate(ends):
+        journal.suggest(number, {"beta": number / 10, "num_steps": 1})
+        both = {"sparsity_first": sparsity, "sparsity_all": sparsity}
+        journal.end(
+            number,
+            {"status": status, "accuracies": [accuracy], "test_accuracy": 0.5, "seconds": 1.0} | both,
+        )
+    result = scnn.search._result(SMALL, journal, 4)
+    assert result.best == dataclasses.replace(SMALL, beta=0.1, num_steps=1)
+
+
+def test_nothing_is_left_of_trials_that_were_stopped(found):
+    for row in found.table.to_dict("records"):
+        of = dataclasses.replace(SMALL, **{name: row[name] for name in SPACE})
+        assert not state_file(of).parent.exists()
+        assert (row["status"] == "finished") == state_file(of).parent.with_suffix("").exists()
+
+
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+def test_same_call_reads(found, monkeypatch):
+    monkeypatch.setattr(scnn.search.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    again = search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2)
+    pd.testing.assert_frame_equal(again.table, found.table)
+    assert again.best == found.best
+
+
+def test_search_that_was_interrupted_ends_like_one_that_was_not(found, cluster, own_home):
+    (journal,) = own_home.glob("searches/*/trials.jsonl")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    first = [line for line in lines if line["trial"] < 3]  # what was known when there were three
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [*first, lines[6]]))
+    assert "parameters" in lines[6] and lines[6]["trial"] == 3
+    again = search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2, address=cluster.address)
+    columns = [name for name in found.table if name != "seconds"]
+    pd.testing.assert_frame_equal(again.table[columns], found.table[columns])
+
+
+def history(state: Path) -> list[dict]:
+    try:
+        with safe_open(state, "pt") as file:
+            return json.loads(file.metadata()["about"])["history"]
+    except (SafetensorError, FileNotFoundError):  # not there yet, or gone: its training has ended
+        return []
+
+
+def until(condition, seconds: float = 120):
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
+    return answer
+
+
+LONG = dataclasses.replace(SMALL, epochs=10)
+CALL = """
+import sys
+from scnn.experiment import Experiment
+from scnn.search import search
+search(Experiment.from_json(sys.argv[1]), {space}, trials=3, grace=10, address={address!r})
+"""
+
+
+def test_search_whose_caller_is_stopped_goes_on(cluster, home):
+    base, stopped = dataclasses.replace(LONG, seed=1), {}
+    command = [sys.executable, "-c", CALL.format(space=SPACE, address=cluster.address), base.to_json()]
+    for number, stop in enumerate([signal.SIGINT, signal.SIGKILL]):
+        caller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        running = until(lambda caller=caller, number=number: under_way(base, home, number, caller))
+        caller.send_signal(stop)
+        output, errors = caller.communicate(timeout=120)
+        assert output == b"" and (stop == signal.SIGKILL or errors.endswith(b"KeyboardInterrupt\n"))
+        stopped[running] = [row["seconds"] for row in history(state_file(running))]
+    result = search(base, SPACE, trials=3, grace=10, address=cluster.address)
+    assert (result.table["epochs"] == 10).all() and len(stopped) == 2
+    for each, seconds in stopped.items():  # the very same epochs: their time was not measured again
+        assert len(seconds) >= 3 and run(each).history["seconds"].tolist()[: len(seconds)] == seconds
+
+
+def under_way(base: Experiment, home: Path, ended: int, caller: subprocess.Popen) -> Experiment | None:
+    """The trial that is some epochs in, after so many others of the search of `base` have ended."""
+    assert caller.poll() is None, caller.communicate()[1].decode()
+    for about in (home / "searches").glob("*/search.json"):
+        if json.loads(about.read_text())["base"] == json.loads(base.to_json()):
+            journal = about.with_name("trials.jsonl")
+            lines = (
+                [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+            )
+            trials = [
+                dataclasses.replace(base, **line["parameters"]) for line in lines if "parameters" in line
+            ]
+            if len(trials) == ended + 1 and len(history(state_file(trials[-1]))) >= 3:
+                return trials[-1]
+    return None
+
+
+def test_machine_that_is_lost_loses_nothing(cluster, home, tmp_path):
+    other = tmp_path / "other machine's home"
+    machine = cluster.add_node(num_cpus=1, env_vars={"SCNN_HOME": str(other)})
+    lost = {}
+
+    def lose_it():
+        def under_way():
+            for state in (tmp_path / "storage").glob("*/*.safetensors"):
+                rows = history(state)
+                if len(rows) >= 3 and (other / "runs" / f"{state.stem}.unfinished").exists():
+                    return state.stem, rows
+            return None
+
+        lost["digest"], lost["rows"] = until(under_way)
+        cluster.remove_node(machine, allow_graceful=False)
+
+    killer = threading.Thread(target=lose_it)
+    killer.start()
+    result = search(LONG, SPACE, trials=3, grace=10, address=cluster.address, storage=tmp_path / "storage")
+    killer.join()
+    assert (result.table["epochs"] == 10).all() and (result.table["status"] == "finished").all()
+    assert len(list((other / "runs").glob("*.unfinished"))) == 1  # it went down in the middle of a training
+    gone_on = pd.read_csv(home / "runs" / lost["digest"] / "history.csv")["seconds"].tolist()
+    assert gone_on[: len(lost["rows"])] == [row["seconds"] for row in lost["rows"]]
+    assert not list((tmp_path / "storage").rglob("*.safetensors"))
+
+
+def test_failed_trial_is_told_of(cluster, monkeypatch):
+    monkeypatch.setattr(scnn.search, "RESTARTS", 0)
+    base, space = dataclasses.replace(SMALL, epochs=1), {"num_steps": [1, 2]}
+    for steps in (1, 2):
+        obstacle = state_file(dataclasses.replace(base, num_steps=steps)).parent
+        obstacle.parent.mkdir(exist_ok=True)
+        obstacle.touch()  # a file, where there must be a folder
+    with pytest.raises(RuntimeError, match=r"1 of 1 trials failed, one with: .*unfinished.*The same call"):
+        search(base, space, trials=1, grace=1, address=cluster.address)
+
+
+# --- a folder that is not what it was ---------------------------------------------------------------------
+
+
+def drop_first_line(file: Path) -> None:
+    file.write_text(file.read_text().partition("\n")[2])
+
+
+DAMAGES = {
+    "another search": ("search.json", lambda file: file.write_text("{}"), "of another search"),
+    "no description": ("search.json", Path.unlink, "No such file"),
+    "not a journal": ("trials.jsonl", lambda file: file.write_text("[1]\n"), "line 1 of trials.jsonl"),
+    "broken line": ("trials.jsonl", lambda file: file.write_text('{"trial"\n'), "line 1 of trials.jsonl"),
+    "lost line": ("trials.jsonl", drop_first_line, "line 1 of trials.jsonl"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_folder_is_named(damage, found, own_home):
+    (folder,) = (file.parent for file in own_home.glob("searches/*/search.json"))
+    name, spoil, message = DAMAGES[damage]
+    spoil(folder / name)
+    with pytest.raises(ValueError, match=f"{folder} cannot be gone on from .*{message}.*remove the folder"):
+        search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2)
+
+
+def test_line_that_a_kill_tore_is_dropped(tmp_path):
+    journal = _Journal(tmp_path, DESCRIBED)
+    journal.suggest(0, {"beta": 0.5, "num_steps": 1})
+    with journal.file.open("a") as file:
+        file.write('{"trial": 1, "para')
+    again = _Journal(tmp_path, DESCRIBED)
+    assert again.suggested == {0: {"beta": 0.5, "num_steps": 1}}
+    again.suggest(1, {"beta": 0.6, "num_steps": 2})
+    assert len(_Journal(tmp_path, DESCRIBED).suggested) == 2
+
+
+# --- importance -------------------------------------------------------------------------------------------
+
+
+def test_importance_is_of_what_matters():
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame({"beta": generator.random(40), "num_steps": generator.integers(1, 4, 40)})
+    table["accuracy"] = 1 - (table["beta"] - 0.3) ** 2
+    shares = importance(table, SPACE)
+    assert list(shares.index) == list(SPACE) and shares.sum() == pytest.approx(1)
+    assert shares["beta"] > 0.95
+    assert shares.equals(importance(table, SPACE))
+
+
+# --- wrong input ------------------------------------------------------------------------------------------
+
+WRONG = {
+    "kind": ({"kind": "grid"}, "kind must be one of random, tpe, not 'grid'"),
+    "trials": ({"trials": 0}, "trials must be a whole number of at least 1, not 0"),
+    "seed": ({"seed": -1}, "seed must be a whole number"),
+    "grace": ({"grace": 5}, "grace must be at most the 4 epochs"),
+    "reduction": ({"reduction": 1}, "reduction must be a whole number of at least 2"),
+    "concurrent": ({"max_concurrent": 0}, "max_concurrent must be a whole number"),
+    "address": ({"address": "ray://here:10001"}, "address must be HOST:PORT or auto"),
+    "nothing": ({"space": {}}, "space is empty; it must name one or more of model, num_steps, beta"),
+    "no field": ({"space": {"leak": (0.0, 1.0)}}, "space has 'leak'; valid: model, num_steps, beta"),
+    "fixed": ({"space": {"epochs": (1, 5)}}, "space has 'epochs'; valid: model"),
+    "one end": ({"space": {"beta": (0.5,)}}, r"space\['beta'\] must be a tuple"),
+    "turned": ({"space": {"beta": (1.0, 0.0)}}, r"space\['beta'\] must be \(lowest, highest\)"),
+    "not whole": ({"space": {"num_steps": (1, 2.5)}}, r"space\['num_steps'\] must be .* of type int"),
+    "range of names": ({"space": {"model": ("A", "B")}}, r"space\['model'\] must be a tuple"),
+    "one choice": ({"space": {"model": ["A"]}}, r"space\['model'\] must be .* two or more choices"),
+    "too large": ({"space": {"beta": (0.0, 2.0)}}, "beta"),
+    "no such model": ({"space": {"model": ["A", "Z"]}}, "'Z'"),
+    "no validation": ({"base": dataclasses.replace(SMALL, validation=0.0)}, "leaves no clips to guide"),
+    "outputs": ({"base": dataclasses.replace(SMALL, model="2C3-P4-9FC")}, "ends with 9FC"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_input_is_named(wrong):
+    change, message = WRONG[wrong]
+    arguments = {"base": SMALL, "space": SPACE, "trials": 2} | change
+    with pytest.raises(ValueError, match=message):
+        search(**arguments)
+
+
+@pytest.mark.parametrize("missing", ["ray", "optuna"])
+def test_without_the_extra_it_says_what_to_install(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    spec = importlib.util.spec_from_file_location("without_the_extra", scnn.search.__file__)
+    with pytest.raises(ModuleNotFoundError, match=rf"{missing} is missing: pip install .*\[search\]"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
