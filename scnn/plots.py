@@ -608,3 +608,70 @@ def zero_origins(tables: Mapping[str, pd.DataFrame]) -> Figure:
     handles, labels = row[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
+
+
+_SEARCHED = {"beta": "beta", "num_steps": "time steps $T$", "threshold": "threshold"}
+_KINDS = {"random": "o", "tpe": "^"}
+
+
+def search_space(trials: pd.DataFrame) -> Figure:
+    """Draw the trials of searches in the cube of their parameters, coloured by accuracy, as the paper does.
+
+    Args:
+        trials: a row for each; `model`, `kind`, `beta`, `num_steps`, `threshold` and `accuracy` in 0..1.
+    """
+    groups = list(trials.groupby(["model", "kind"], sort=False))
+    rows = -(-len(groups) // 2)
+    figure = plt.figure(figsize=(8, 3.6 * rows))
+    for place, ((model, kind), group) in enumerate(groups, start=1):
+        axes = figure.add_subplot(rows, 2, place, projection="3d")
+        axes.patch.set_alpha(0)  # a cube's last label reaches into its neighbour
+        beta, steps, threshold = (group[name] for name in _SEARCHED)
+        style = {"vmin": 0, "vmax": 100, "s": 30, "edgecolor": "black", "linewidth": 0.4, "depthshade": False}
+        shown = axes.scatter(beta, steps, threshold, c=100 * group["accuracy"], **style)
+        xlabel, ylabel, zlabel = _SEARCHED.values()
+        axes.set(title=f"{model_name(model)}, {kind}", xlabel=xlabel, ylabel=ylabel, zlabel=zlabel)
+        axes.set_box_aspect(None, zoom=0.85)
+    figure.colorbar(shown, ax=figure.axes, label="validation accuracy (%)", shrink=0.6, pad=0.1)
+    return figure
+
+
+def search_projections(trials: pd.DataFrame) -> Figure:
+    """Draw accuracy and sparsity of the trials of searches over each parameter.
+
+    Args:
+        trials: as for `search_space`, with `sparsity_all` in 0..1 and `status`; those that were stopped early
+            are hollow.
+    """
+    models = trials["model"].unique()
+    quantities = {"accuracy": "accuracy (%)", "sparsity_all": "sparsity"}
+    size = (8, 3.4 * len(models) + 0.6)
+    figure, rows = plt.subplots(2 * len(models), len(_SEARCHED), figsize=size, sharex="col", sharey="row")
+    for (row, (model, quantity)), (column, name) in itertools.product(
+        enumerate(itertools.product(models, quantities)), enumerate(_SEARCHED)
+    ):
+        axes, scale = rows[row, column], 100 if quantity == "accuracy" else 1
+        for (kind, status), group in trials[trials["model"] == model].groupby(["kind", "status"]):
+            color = "C0" if kind == "random" else "C1"
+            face = color if status == "finished" else "none"
+            style = {
+                "marker": _KINDS[kind],
+                "facecolor": face,
+                "edgecolor": color,
+                "label": f"{kind}, {status}",
+            }
+            axes.scatter(group[name], scale * group[quantity], 24, linewidth=1, **style)
+        axes.grid(axis="y")
+        if scale == 100:
+            stretch_accuracy(axes)
+        if column == 0:
+            axes.set_ylabel(f"{model_name(model)}\n{quantities[quantity]}")
+        if row == len(rows) - 1:
+            axes.set_xlabel(_SEARCHED[name])
+    labels = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=4)
+    return figure

@@ -89,3 +89,27 @@ def test_a_stretched_axis_keeps_the_order_and_gives_the_top_more_room():
     heights = axes.transData.transform([(0, value) for value in (0, 50, 98, 100)])[:, 1]
     low, middle, high = np.diff(heights)
     assert low > 0 and middle > 0 and high > low and axes.get_ylim()[1] > 100
+
+
+def trials() -> pd.DataFrame:
+    columns = ["model", "kind", "status", "beta", "num_steps", "threshold", "accuracy", "sparsity_all"]
+    rows = [
+        ("B", "random", "finished", 0.5, 10, 1.0, 0.98, 0.9),
+        ("B", "random", "stopped", 0.1, 2, 4.0, 0.1, 0.95),
+    ]
+    return pd.DataFrame([*rows, ("B", "tpe", "finished", 0.9, 17, 4.6, 0.99, 0.8)], columns=columns)
+
+
+def test_search_space_has_a_cube_for_each_search():
+    random, tpe, _ = plots.search_space(trials()).axes
+    assert random.get_title() == "Model B, random" and tpe.get_title() == "Model B, tpe"
+    assert np.allclose(random.collections[0].get_array(), [98, 10])
+    assert np.allclose(tpe.collections[0]._offsets3d, [[0.9], [17], [4.6]])
+
+
+def test_search_projections_show_stopped_trials_hollow():
+    axes = plots.search_projections(trials()).axes
+    assert [one.get_xlabel() for one in axes[3:]] == ["beta", "time steps $T$", "threshold"]
+    finished, stopped, tpe = axes[0].collections
+    assert np.allclose(finished.get_offsets(), [[0.5, 98]]) and np.allclose(tpe.get_offsets(), [[0.9, 99]])
+    assert len(stopped.get_facecolor()) == 0 < len(finished.get_facecolor())
