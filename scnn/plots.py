@@ -563,9 +563,8 @@ def layer_steps(
     """Draw layers over time, a column for each: current and membrane of all neurons, spikes of some.
 
     Args:
-        currents: `scnn.analysis.spread` of each layer, the steps as index; median as a line, the middle half
-            and the whole range as bands.
-        membranes: the same.
+        currents: `scnn.analysis.spread` of each layer; median as a line, middle half and range as bands.
+        membranes: the same of the membrane potentials.
         spikes: `[T, neurons]` of each layer, 0 or 1.
         threshold: of the membrane potential.
     """
