@@ -11,7 +11,7 @@ sees only padding receives the same current, so a network computes one of them p
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -176,6 +176,7 @@ class Network(nn.Module):
         super().__init__()
         self.architecture, self.spiking, self.recipe = architecture, spiking, recipe
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
+        self.output_neuron = neuron if recipe.round_output else replace(neuron, membrane_bits=0)
         self.layers = parse(architecture)
         if len(self.input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
             raise ValueError(
@@ -252,16 +253,19 @@ class Network(nn.Module):
                 if last and not self.spiking:
                     spikes, membrane = current, None
                 else:
-                    spikes, membrane = self._fire(current, traces is not None or last)
+                    spikes, membrane = self._fire(current, traces is not None or last, last)
                 flat = spikes
             if traces is not None:
                 traces.append(Trace(layer.name, current, membrane, spikes))
         return Output(spikes, membrane) if self.spiking else Output(None, current)
 
-    def _fire(self, current: torch.Tensor, membrane: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _fire(
+        self, current: torch.Tensor, membrane: bool, last: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if not self.spiking:
             return torch.relu(current), None
-        return kernels.leaky(current, self.neuron, self.num_steps, membrane)
+        neuron = self.output_neuron if last else self.neuron
+        return kernels.leaky(current, neuron, self.num_steps, membrane)
 
 
 def _convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:

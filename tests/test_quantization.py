@@ -170,6 +170,15 @@ def test_the_bytes_of_packed_weights():
     assert sizes["int2"] == -(-54 // 4) + 54_000 // 4 + 2 * 4 + 16 * 4
 
 
+def test_the_output_keeps_its_membranes_unless_the_recipe_rounds_them():
+    images = 50 * torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for name, whole in (("int8", True), ("int8-output", False), ("int8-paper", False)):
+        *hidden, last = build("6C3-16FC-10FC", precision=name).trace(images)
+        levels = set(Neuron(membrane_bits=8).levels().tolist())
+        assert all(set(trace.membrane.unique().tolist()) <= levels for trace in hidden), name
+        assert (not set(last.membrane.unique().tolist()) <= levels) == whole, name
+
+
 @pytest.mark.parametrize("precision", ["int8", "int8-paper", "int2-channel"])
 @pytest.mark.parametrize("model", ["6C3-16C3-16FC-10FC", "6C3-P2-16FC-10FC"])
 def test_a_quantised_network_computes_the_same_in_the_window_as_on_whole_maps(model, precision):
