@@ -46,9 +46,9 @@ class Recipe:
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
-# The paper's is crossed with the other gradient and with biases: in "int8-nobias" and "int8-straight" one of the
-# two is as in the paper, in "int8-output" none. "int8" leaves the output unrounded besides; those below it differ
-# from it in what their names say. A ReLU network has no membranes to round.
+# The paper's is crossed with the other gradient and with biases: in "int8-nobias" and "int8-straight" one of
+# the two is as in the paper, in "int8-output" none. "int8" leaves the output unrounded besides; those below
+# differ from it in what their names say. A ReLU network has no membranes to round.
 RECIPES = {
     "fp32": Recipe(),
     "int8-paper": Recipe(8, bias=False, membrane_bits=8, clip_gradient="straight", round_output=True),
