@@ -620,6 +620,7 @@ def search_space(trials: pd.DataFrame) -> Figure:
         trials: a row for each; `model`, `kind`, `beta`, `num_steps`, `threshold` and `accuracy` in 0..1.
     """
     groups = list(trials.groupby(["model", "kind"], sort=False))
+    limits = trials[list(_SEARCHED)].agg(["min", "max"])  # one cube for all
     rows = -(-len(groups) // 2)
     figure = plt.figure(figsize=(8, 3.6 * rows))
     for place, ((model, kind), group) in enumerate(groups, start=1):
@@ -630,6 +631,7 @@ def search_space(trials: pd.DataFrame) -> Figure:
         shown = axes.scatter(beta, steps, threshold, c=100 * group["accuracy"], **style)
         xlabel, ylabel, zlabel = _SEARCHED.values()
         axes.set(title=f"{model_name(model)}, {kind}", xlabel=xlabel, ylabel=ylabel, zlabel=zlabel)
+        axes.set(**{f"{axis}lim": limits[name] for axis, name in zip("xyz", _SEARCHED, strict=True)})
         axes.set_box_aspect(None, zoom=0.85)
     figure.colorbar(shown, ax=figure.axes, label="validation accuracy (%)", shrink=0.6, pad=0.1)
     return figure

@@ -27,6 +27,8 @@ from scnn import metrics
 from scnn.data import cache_dir, fingerprint, replacing
 from scnn.experiment import Experiment, load_data, run, state_file
 
+# In a notebook, importing Ray would tell that ipywidgets are missing, which nothing here uses.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
 try:
     import optuna
     import ray
