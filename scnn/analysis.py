@@ -1,5 +1,7 @@
 """What every layer did: over the time steps, in the race for the answer, and where its zeros come from.
 
+Of a network with rounded membranes also what the rounding clips, and which way its gradients point.
+
 A neuron-step is one neuron at one time step of one recording, and sparsity is the share of neuron-steps
 without a spike. A neuron sees data if a pixel of the data window reaches it through the layers before it; in
 a convolution, the others see only padding. `images` are `[N, C, H, W]`, their `window` bool `[N, H, W]` as in
@@ -7,12 +9,16 @@ a convolution, the others see only padding. `images` are `[N, C, H, W]`, their `
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
+from torch.nn import functional
 
 from scnn.metrics import window_of
 from scnn.models import Network, Trace
+from scnn.neurons import CLIP_GRADIENTS
+from scnn.training import loss
 
 _BATCH = 20  # recordings traced at once: a trace keeps every layer's whole maps over time
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -172,6 +178,62 @@ def decisions(network: Network, images: torch.Tensor, labels: torch.Tensor) -> p
     }
     columns = {name: share.double().mean(dim=1).numpy() for name, share in shares.items()}
     return pd.DataFrame(columns, index=_steps(len(counts)))
+
+
+def unrounded(network: Network, images: torch.Tensor, window: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Each layer's membrane potentials before they are rounded, of the neurons that see data: a flat tensor.
+
+    Those that are not rounded are given as they are. Raises `ValueError` for a reset that does not subtract.
+    """
+    neuron, found = network.neuron, {}
+    if neuron.reset != "subtract":
+        raise ValueError(f"the reset of the network's neurons must be subtract, not {neuron.reset!r}")
+    for trace, seen in zip(network.trace(images), sees_data(network, window), strict=True):
+        before = torch.cat([torch.zeros_like(trace.membrane[:1]), trace.membrane[:-1]])
+        potential = neuron.beta * before + trace.current - neuron.threshold * (before > neuron.threshold)
+        found[trace.name] = potential[:, seen].flatten()
+    return found
+
+
+def clip_gradients(
+    network: Network, images: torch.Tensor, labels: torch.Tensor, rate: float = 1.0e-3
+) -> pd.DataFrame:
+    """The straight gradient beside the masked one, of a network with rounded membranes: a row a layer.
+
+    `ratio` is the length of the straight gradient of the layer's parameters over that of the masked one, and
+    `cosine` that of the angle between them. `masked` and `straight` tell what a step of this layer alone,
+    each parameter by `rate` against the sign of the gradient (Adam's first step), does to the loss of a time
+    step: a useful gradient lowers it. The network is left as it was.
+    """
+    neuron, pair, rows = network.neuron, {}, []
+    for name in CLIP_GRADIENTS:
+        network.neuron = replace(neuron, clip_gradient=name)
+        value = loss(network(images), labels)
+        pair[name] = [
+            torch.autograd.grad(value, [*layer.parameters()], retain_graph=True) for layer in network.weights
+        ]
+    network.neuron = neuron
+    for depth, layer in enumerate(network.weights):
+        flat = {name: torch.cat([part.flatten() for part in of[depth]]) for name, of in pair.items()}
+        length = {name: part.norm().item() for name, part in flat.items()}
+        row = {"ratio": length["straight"] / length["masked"] if length["masked"] else float("nan")}
+        row["cosine"] = functional.cosine_similarity(flat["straight"], flat["masked"], dim=0).item()
+        for name, of in pair.items():
+            after = _loss_after(network, layer, [rate * slope.sign() for slope in of[depth]], images, labels)
+            row[name] = (after - value.item()) / network.num_steps
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index([layer.name for layer in network.layers], name="layer"))
+
+
+@torch.no_grad()
+def _loss_after(network, layer, step, images, labels) -> float:
+    kept = [parameter.clone() for parameter in layer.parameters()]
+    for parameter, part in zip(layer.parameters(), step, strict=True):
+        parameter -= part
+    after = loss(network(images), labels).item()
+    for parameter, value in zip(layer.parameters(), kept, strict=True):
+        parameter.copy_(value)
+    return after
 
 
 def _outputs(network: Network, images: torch.Tensor):

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.container import BarContainer
 
 from scnn import plots
 
@@ -89,6 +90,61 @@ def test_a_stretched_axis_keeps_the_order_and_gives_the_top_more_room():
     heights = axes.transData.transform([(0, value) for value in (0, 50, 98, 100)])[:, 1]
     low, middle, high = np.diff(heights)
     assert low > 0 and middle > 0 and high > low and axes.get_ylim()[1] > 100
+
+
+def test_accuracy_rows_show_every_seed_its_mean_and_the_papers_value():
+    ours = pd.DataFrame({"model": "A", "arm": ["fp32", "int8", "int8"], "accuracy": [98.0, 90.0, 94.0]})
+    (axes,) = plots.accuracy_rows(ours, {("A", "fp32"): 98.7}).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fp32", "int8"]
+    points = [line.get_xydata().tolist() for line in axes.get_lines() if len(line.get_xdata())]
+    assert points == [[[98, 0]], [[98, 0]], [[98.7, 0]], [[90, 1], [94, 1]], [[92, 1]]]
+    assert axes.get_xscale() == "function"
+
+
+def test_recipe_histories_show_means_and_the_floor():
+    runs = [
+        pd.DataFrame({"epoch": [1, 2], "loss": [2.0, low], "held_out_accuracy": [0.5, low]})
+        for low in (0.8, 1)
+    ]
+    loss, accuracy = plots.recipe_histories({"B": {"fp32": runs}}, floor=0.69).axes
+    mean, floor = loss.get_lines()
+    assert mean.get_ydata().tolist() == [2.0, 0.9] and set(floor.get_ydata()) == {0.69}
+    assert np.allclose(accuracy.get_lines()[0].get_ydata(), [50, 90])
+
+
+def test_membranes_beyond_the_levels_are_coloured_and_their_share_named():
+    values = np.array([-50.0, -0.5, 0.0, 1.0, 300.0])
+    (axes,) = plots.membrane_ranges({"int8": {"6C3": values}}, (-1.0, 1.2)).axes
+    assert axes.get_title() == "6C3: 40 %"
+    bars = [bar for bar in axes.patches if bar.get_height() and bar.get_y() == 0 and bar.get_alpha() is None]
+    colors = {bar.get_facecolor() for bar in bars if not -1 <= bar.get_x() < 1.2}
+    heights = [bar.get_height() for bar in axes.containers[0]]
+    assert np.isclose(sum(heights), 100) and len(colors) == 1
+
+
+def test_gradient_checks_draw_a_bar_for_each_layer():
+    table = pd.DataFrame(
+        {"ratio": [60.0, 2.0], "cosine": [0.0, 0.9], "masked": [-0.1, -0.2], "straight": [0.1, -0.1]},
+        ["6C3", "10FC"],
+    )
+    axes = plots.gradient_checks({"B": table.join(0.1 * table.abs().add_suffix("_sd"))}).axes
+    bars = [one for each in axes for one in each.containers if isinstance(one, BarContainer)]
+    widths = [[bar.get_width() for bar in each] for each in bars]
+    assert np.allclose(widths, [[60, 2], [0, 0.9], [-0.1, -0.2], [0.1, -0.1]])
+
+
+def test_clipped_gradients_draw_each_way_in_each_panel():
+    names = "rounded", "gradient", "spike"
+    curves = pd.DataFrame({way: {name: np.full(3, way) for name in names} for way in (1, 2, 3)}).T
+    for axes in plots.clipped_gradients(np.arange(3), curves, (-1.0, 1.2)).axes:
+        assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[1] * 3, [2] * 3, [3] * 3]
+
+
+def test_footprints_name_every_point():
+    row = {"model": "B", "label": "int4", "bytes": 2048, "accuracy": 97.0, "accuracy_sd": np.nan}
+    (axes,) = plots.footprints(pd.DataFrame([row])).axes
+    assert [text.get_text() for text in axes.texts] == ["int4"]
+    assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 97.0]]
 
 
 def trials() -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """Low precision: weights as Brevitas rounds them, membranes as snnTorch does, and recipes that train."""
 
+import numpy as np
 import pytest
 import snntorch
 import torch
 from snntorch import surrogate
 from snntorch.functional import quant
 
-from scnn import kernels, neurons, quantization, training
+from scnn import analysis, kernels, neurons, quantization, training
 from scnn.models import build
 from scnn.neurons import Neuron
 from scnn.quantization import RECIPES, Recipe, static_ptq
@@ -259,3 +260,33 @@ def test_static_quantisation_rounds_every_layers_input_to_levels_fixed_by_the_ca
 def test_static_quantisation_names_what_it_cannot_take(network, bits, message):
     with pytest.raises(ValueError, match=message):
         static_ptq(build("6C3-10FC", **network), torch.zeros(1, 1, 32, 32), bits)
+
+
+def test_membranes_before_rounding_are_those_that_round_to_the_ones_traced():
+    network = build("6C3-16FC-10FC", precision="int8")
+    images = 50 * torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = analysis.unrounded(network, images, torch.ones(3, 32, 32, dtype=torch.bool))
+    levels = network.neuron.levels()
+    for trace in network.trace(images):
+        before = found[trace.name].clamp(levels[0], levels[-1])
+        assert (before - trace.membrane.flatten()).abs().max() <= 0.51 * (levels[1] - levels[0])
+    assert found["6C3"].abs().max() > 10
+    with pytest.raises(ValueError, match="must be subtract, not 'zero'"):
+        analysis.unrounded(build("6C3-10FC", reset="zero"), images, None)
+
+
+def test_gradients_differ_only_in_layers_behind_which_membranes_are_clipped():
+    network = build("6C3-16FC-10FC", precision="int8")
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (20,), generator=generator)
+    weights = [parameter.clone() for parameter in network.parameters()]
+    images = 0.1 * torch.rand(20, 1, 32, 32, generator=generator)
+    small = analysis.clip_gradients(network, images, labels, rate=0.02)
+    assert list(small.index) == ["6C3", "16FC", "10FC"]
+    assert np.allclose(small[["ratio", "cosine"]], 1) and (small["masked"] < 0).any()
+    assert (small["masked"] == small["straight"]).all()
+    large = analysis.clip_gradients(network, 3000 * (images - 0.05), labels)
+    assert large.loc["6C3", "ratio"] > 1.2 and large.loc["6C3", "cosine"] < 0.9
+    assert large.loc["10FC", "cosine"] > 0.9
+    assert all(map(torch.equal, weights, network.parameters()))
+    assert network.neuron.clip_gradient == "masked"
