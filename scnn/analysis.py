@@ -205,14 +205,14 @@ def clip_gradients(
     each parameter by `rate` against the sign of the gradient (Adam's first step), does to the loss of a time
     step: a useful gradient lowers it. The network is left as it was.
     """
-    neuron, pair, rows = network.neuron, {}, []
+    units, pair, rows = (network.neuron, network.output_neuron), {}, []
     for name in CLIP_GRADIENTS:
-        network.neuron = replace(neuron, clip_gradient=name)
+        network.neuron, network.output_neuron = (replace(unit, clip_gradient=name) for unit in units)
         value = loss(network(images), labels)
         pair[name] = [
             torch.autograd.grad(value, [*layer.parameters()], retain_graph=True) for layer in network.weights
         ]
-    network.neuron = neuron
+    network.neuron, network.output_neuron = units
     for depth, layer in enumerate(network.weights):
         flat = {name: torch.cat([part.flatten() for part in of[depth]]) for name, of in pair.items()}
         length = {name: part.norm().item() for name, part in flat.items()}
