@@ -1,14 +1,12 @@
-"""The fused kernels: the leaky layer in one pass over all time steps, and a linear layer inside a window.
+"""The fused kernel: the leaky layer in one pass over all time steps.
 
 `leaky` equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
 neuron's whole sequence is computed while it is in the cache; a constant current is never repeated over the
 time steps; and the backward pass computes the membranes again (three operations a step) instead of reading
 stored ones. numba compiles it for the CPU.
-
-`boxed_linear` multiplies only the part of a layer's maps that differs from their background. Adding the
-weights of a neuron only when it starts or stops spiking was measured, too: inside the window it is no
-faster than the product.
 """
+
+from functools import cache
 
 import numba
 import numpy as np
@@ -121,6 +119,7 @@ def _backward(
                 grad_current[step, low:high] = grad
 
 
+@cache  # of a frozen dataclass, and a sixth of the time of a small layer
 def _constants(neuron):
     levels = neuron.levels().numpy() if neuron.membrane_bits else np.empty(0, np.float32)
     return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset), levels
@@ -181,64 +180,3 @@ def leaky(
     if current.requires_grad and torch.is_grad_enabled():
         return _Leaky.apply(current, neuron, steps, membrane)
     return _fire(current, neuron, steps, membrane)
-
-
-class _BoxedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, values, background, box, size, weight, bias):
-        steps, count, channels = values.shape[:3]
-        maps = weight.view(len(weight), channels, *size)
-        inside = values.reshape(steps * count, -1)
-        boxed = _inside(maps, box).reshape(len(weight), -1)
-        outside = _outside(maps, boxed)
-        ctx.save_for_backward(inside, background, boxed, outside)
-        ctx.box, ctx.shape, ctx.maps = box, values.shape, maps.shape
-        return (inside @ boxed.T).view(steps, count, -1) + torch.addmm(bias, background, outside.T)[:, None]
-
-    @staticmethod
-    def backward(ctx, grad):
-        inside, background, boxed, outside = ctx.saved_tensors
-        flat = grad.reshape(len(inside), -1)
-        per_step = grad.sum(dim=1)
-        grad_values = (flat @ boxed).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        grad_maps = grad.new_empty(ctx.maps)
-        grad_maps.copy_((per_step.T @ background)[:, :, None, None].expand(ctx.maps))
-        _inside(grad_maps, ctx.box).copy_((flat.T @ inside).view(len(grad_maps), *ctx.shape[2:]))
-        return grad_values, per_step @ outside, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
-
-
-def _inside(maps, box):
-    return maps[:, :, box[0] : box[1], box[2] : box[3]]
-
-
-def _outside(maps, boxed):
-    """The sum of `maps` [O, C, H, W] over the positions that are not in their part `boxed` [O, C * h * w]."""
-    return maps.flatten(2).sum(dim=2) - boxed.view(*maps.shape[:2], -1).sum(dim=2)
-
-
-def _infer_boxed(values, background, box, size, weight, bias):
-    """`boxed_linear` without a gradient: the background is often silent, and then costs nothing."""
-    maps = weight.view(len(weight), -1, *size)
-    boxed = _inside(maps, box).flatten(1)
-    if background.any():
-        bias = torch.addmm(bias, background, _outside(maps, boxed).T)[:, None]
-    return values.flatten(2) @ boxed.T + bias
-
-
-def boxed_linear(
-    values: torch.Tensor,
-    background: torch.Tensor,
-    box: tuple[int, int, int, int],
-    size: tuple[int, int],
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-) -> torch.Tensor:
-    """A fully connected layer on maps that are the same everywhere outside a box.
-
-    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
-    their value at every other position of the `size` (height, width); `weight` is `[O, C * height * width]`,
-    `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order of the
-    sums, and differentiates likewise.
-    """
-    compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer_boxed
-    return compute(values, background, box, tuple(size), weight, bias)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from scnn import kernels, quantization
+from scnn.boxed import boxed_linear
 from scnn.neurons import Neuron
 from scnn.quantization import Recipe
 
@@ -247,7 +248,7 @@ class Network(nn.Module):
                     if patch.background is None:
                         patch = patch._replace(background=images.new_zeros(1, images.shape[1]))
                     inside = patch.grown(patch.box)
-                    current = kernels.boxed_linear(inside, *patch[1:], weight, bias)
+                    current = boxed_linear(inside, *patch[1:], weight, bias)
                 else:
                     current = functional.linear(flat, weight, bias)
                 if last and not self.spiking:

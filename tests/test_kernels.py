@@ -1,13 +1,11 @@
-"""The leaky layer against snnTorch and a trace worked out by hand; the boxed layer against the full one."""
+"""The leaky layer against snnTorch and a trace worked out by hand."""
 
 import pytest
 import snntorch
 import torch
 from snntorch import surrogate
-from torch.nn import functional
 
 from scnn import kernels, neurons
-from scnn.models import build
 from scnn.neurons import RESETS, Neuron
 
 LAYERS = {"definition": neurons.leaky, "kernel": kernels.leaky}
@@ -154,66 +152,3 @@ def test_time_steps_that_do_not_fit_the_current_are_refused(layer, num_steps):
 def test_neuron_names_the_wrong_parameter(wrong, message):
     with pytest.raises(ValueError, match=message):
         Neuron(**wrong)
-
-
-BOXES = {
-    "inside": (2, 5, 3, 7),
-    "corner": (0, 4, 0, 3),
-    "full width": (3, 6, 0, 9),
-    "one position": (7, 8, 8, 9),
-    "everything": (0, 8, 0, 9),
-}
-
-
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("box", BOXES)
-def test_boxed_linear_equals_a_linear_layer_on_the_whole_maps(steps, box):
-    top, bottom, left, right = BOXES[box]
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
-
-    values, background = draw(steps, 3, 2, bottom - top, right - left), draw(steps, 2)
-    weight, bias, upstream = draw(6, 2 * 8 * 9), draw(6), draw(steps, 3, 6).detach()
-    leaves = (values, background, weight, bias)
-
-    whole = background[:, None, :, None, None].expand(steps, 3, 2, 8, 9).clone()
-    whole[..., top:bottom, left:right] = values
-    expected = functional.linear(whole.flatten(2), weight, bias)
-    expected_gradients = torch.autograd.grad((expected * upstream).sum(), leaves)
-
-    current = kernels.boxed_linear(values, background, BOXES[box], (8, 9), weight, bias)
-    gradients = torch.autograd.grad((current * upstream).sum(), leaves)
-
-    torch.testing.assert_close(current, expected)
-    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, expected_gradient)
-
-
-@pytest.mark.parametrize("silent", [True, False], ids=["silent background", "spiking background"])
-def test_boxed_linear_is_the_same_without_a_gradient(silent):
-    generator = torch.Generator().manual_seed(1)
-    values = (torch.rand(12, 3, 2, 3, 4, generator=generator) < 0.3).float()
-    background = (torch.rand(12, 2, generator=generator) < (0.0 if silent else 0.5)).float()
-    weight = torch.randn(6, 2 * 8 * 9, generator=generator)
-    arguments = values, background, BOXES["inside"], (8, 9), weight, torch.randn(6, generator=generator)
-    with torch.no_grad():
-        inferred = kernels.boxed_linear(*arguments)
-    torch.testing.assert_close(inferred, kernels.boxed_linear(*arguments), rtol=1e-5, atol=1e-5)
-
-
-def test_evaluation_sees_the_weights_of_the_last_step():
-    """A fused optimizer changes weights without PyTorch's version count: nothing kept may rely on that."""
-    network = build("4C3-20FC-3FC", num_steps=12, input_shape=(1, 10, 10), seed=3)
-    images = torch.zeros(2, 1, 10, 10)
-    images[:, :, 2:6, 3:7] = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 9
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.05, fused=True)
-    for _ in range(8):
-        network.eval()
-        with torch.no_grad():
-            seen = network(images).membrane
-        whole = network.trace(images)
-        torch.testing.assert_close(seen, whole[-1].membrane)
-        network(images).membrane.square().sum().backward()
-        optimizer.step()

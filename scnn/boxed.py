@@ -1,0 +1,199 @@
+"""A fully connected layer on maps that are the same everywhere outside a box, and hardly change over time.
+
+Only the weights inside the box meet the maps; those outside are summed, and meet the background once. And
+under a constant input most neurons of the first layer do at every time step what they did at the first. So
+one product serves the first step, and each of the few other neurons adds its weights at the steps at which it
+differs from its first. The gradient of the weights is taken likewise. Where more neurons change, as they do
+behind a second convolution, every step has its product.
+"""
+
+import numba
+import numpy as np
+import torch
+
+SPARSE = 1 / 8  # the share of neurons that may change: about where adding takes as long as the product
+BLOCK = 64  # neurons whose weights are summed before the sum is added to others
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _find_changes(values, most):
+    """`_changes`, up to `most` neurons, and whether these are all."""
+    steps, count, size = values.shape
+    where = np.empty((most, 2), np.int32)
+    by = np.zeros((most, (steps + 15) // 16 * 16), np.float32)  # zeros fill up what is added at once
+    changes = np.empty(size, np.bool_)
+    found = 0
+    for clip in range(count):
+        first = values[0, clip]
+        changes[:] = False
+        for step in range(1, steps):
+            now = values[step, clip]
+            for i in range(size):
+                changes[i] |= now[i] != first[i]
+        for i in range(size):
+            if changes[i]:
+                if found == most:
+                    return where, by, False
+                where[found] = clip, i
+                for step in range(1, steps):
+                    by[found, step] = values[step, clip, i] - first[i]
+                found += 1
+    return where[:found], by[:found], True
+
+
+def _changes(values):
+    """The J neurons that are not the same at all steps of `values` [T, N, K], or None if they are many.
+
+    `where` [J, 2] is their clip and place, `by` [J, T or more] their difference from the first step.
+    """
+    steps, count, size = values.shape
+    if steps == 1 or values.device.type != "cpu" or values.dtype != torch.float32:
+        return None
+    where, by, all_found = _find_changes(values.detach().numpy(), int(SPARSE * count * size))
+    return (where, by) if all_found else None
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _add_weights(where, by, weight, current):
+    """Add to `current` [T, N, O] what the changes add, with the weights [K, O] of their neurons."""
+    steps, _, units = current.shape
+    sums = np.zeros((steps, units), np.float32)
+    for j in range(len(where)):
+        clip, place = where[j]
+        row = weight[place]
+        for step in range(1, steps):
+            change = by[j, step]
+            if change != 0:
+                to = sums[step]
+                for i in range(units):
+                    to[i] += change * row[i]
+        # Sums of sums round less than long ones.
+        if j % BLOCK == BLOCK - 1 or j == len(where) - 1 or where[j + 1, 0] != clip:
+            current[:, clip] += sums
+            sums[:] = 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _add_gradients(where, by, grad, grad_weight):
+    """Add to `grad_weight` [K, O] what the changes add, with the gradient [T, N, O] of the current."""
+    for j in range(len(where)):
+        clip, place = where[j]
+        to = grad_weight[place]
+        for step in range(1, len(grad)):
+            change = by[j, step]
+            if change != 0:
+                row = grad[step, clip]
+                for i in range(to.size):
+                    to[i] += change * row[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _one_clip(first, where, by, corner, size, weight, current):
+    """The `current` [T, O] of one clip: maps [C, h, w] at the first step, changes, and all weights [O, K].
+
+    The weights of the neurons that spike are read where they are: copying the box would take longer.
+    """
+    channels, height, width = first.shape
+    places = np.empty(first.size, np.int64)  # of the box in a row of the weights
+    active, values = np.empty(first.size, np.int64), np.empty(first.size, np.float32)
+    found = place = 0
+    for channel in range(channels):
+        for row in range(height):
+            for column in range(width):
+                places[place] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
+                if first[channel, row, column] != 0:
+                    active[found], values[found] = places[place], first[channel, row, column]
+                    found += 1
+                place += 1
+    changing = places[where[:, 1]]
+    sums = np.empty(by.shape[1], np.float32)
+    for unit in range(len(weight)):
+        row, once = weight[unit], np.float32(0)
+        for i in range(found):
+            once += values[i] * row[active[i]]
+        sums[:] = once
+        for j in range(len(changing)):
+            for step in range(sums.size):
+                sums[step] += by[j, step] * row[changing[j]]
+        current[:, unit] = sums[: len(current)]
+
+
+class _BoxedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, background, box, size, weight, bias):
+        inside, maps = values.flatten(2), weight.view(len(weight), -1, *size)
+        changes = _changes(inside)
+        boxed, current = _product(inside, changes, _inside(maps, box))
+        outside = _outside(maps, boxed)
+        ctx.save_for_backward(inside if changes is None else inside[:1], background, boxed, outside)
+        ctx.changes, ctx.box, ctx.shape, ctx.maps = changes, box, values.shape, maps.shape
+        return current.add_(torch.addmm(bias, background, outside)[:, None])
+
+    @staticmethod
+    def backward(ctx, grad):
+        inside, background, boxed, outside = ctx.saved_tensors
+        per_step = grad.sum(dim=1)
+        grad_values = (grad.flatten(0, 1) @ boxed.T).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        if ctx.changes is None:
+            grad_boxed = (grad.flatten(0, 1).T @ inside.flatten(0, 1)).T
+        else:
+            grad_boxed = inside[0].T @ grad.sum(dim=0)
+            _add_gradients(*ctx.changes, grad.contiguous().numpy(), grad_boxed.numpy())
+        grad_maps = grad.new_empty(ctx.maps)
+        grad_maps.copy_((per_step.T @ background)[:, :, None, None].expand(ctx.maps))
+        _inside(grad_maps, ctx.box).copy_(grad_boxed.T.unflatten(1, ctx.shape[2:]))
+        return grad_values, per_step @ outside.T, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
+
+
+def _product(inside, changes, window):
+    """`window` [O, C, h, w] as a matrix [K, O], and the current [T, N, O] of `inside` [T, N, K] by it."""
+    if changes is None:
+        boxed = window.flatten(1).T
+        return boxed, inside @ boxed
+    boxed = window.permute(1, 2, 3, 0).flatten(0, 2)  # the weights of a neuron lie side by side
+    current = (inside[0] @ boxed).repeat(len(inside), 1, 1)
+    _add_weights(*changes, boxed.numpy(), current.numpy())
+    return boxed, current
+
+
+def _inside(maps, box):
+    return maps[:, :, box[0] : box[1], box[2] : box[3]]
+
+
+def _outside(maps, boxed):
+    """[C, O]: the sum of `maps` [O, C, H, W] over the positions that are not in their part `boxed` [K, O]."""
+    return (maps.flatten(2).sum(dim=2) - boxed.T.unflatten(1, (maps.shape[1], -1)).sum(dim=2)).T
+
+
+def _infer(values, background, box, size, weight, bias):
+    """`boxed_linear` without a gradient: the background is often silent, and then costs nothing."""
+    inside, maps = values.flatten(2), weight.view(len(weight), -1, *size)
+    silent, changes = not background.any(), _changes(inside)
+    if silent and changes is not None and values.shape[1] == 1:
+        current = values.new_empty(len(values), 1, len(weight))
+        first = inside[0, 0].detach().numpy().reshape(values.shape[2:])
+        _one_clip(first, *changes, box[::2], size, weight.detach().numpy(), current.numpy()[:, 0])
+        return current.add_(bias)
+    boxed, current = _product(inside, changes, _inside(maps, box))
+    if not silent:
+        bias = torch.addmm(bias, background, _outside(maps, boxed))[:, None]
+    return current.add_(bias)
+
+
+def boxed_linear(
+    values: torch.Tensor,
+    background: torch.Tensor,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """A fully connected layer on maps that are the same everywhere outside a box.
+
+    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
+    their value at every other position of the `size` (height, width); `weight` is `[O, C * height * width]`,
+    `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order of the
+    sums, and differentiates likewise.
+    """
+    compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer
+    return compute(values, background, box, tuple(size), weight, bias)
