@@ -292,11 +292,14 @@ def glued(page):
 
 
 def test_the_readme_shows_the_numbers_of_the_committed_run():
-    values, text = glued("03_training"), (ROOT / "README.md").read_text(encoding="utf-8")
-    assert values["n_seeds"] == "5"
-    for model in ("a", "b", "cnn"):
-        mean, deviation = (float(values[f"accuracy_{model}_{kind}"]) for kind in ("mean", "std"))
-        assert f"| {mean:.1f} ± {deviation:.2f} % |" in text
+    values, text = glued("08_table"), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert values["n_seeds"] == "10"
+    for row in ("a10", "a1", "b10", "b1", "cnn"):
+        shown = [
+            "{:.1f} ± {:.2f} %".format(*(float(values[f"accuracy_{row}_{way}{part}"]) for part in ("", "_sd")))
+            for way in ("fp32", "int8")
+        ]
+        assert re.search(rf"\| {re.escape(shown[0])} \|[^|]*\| {re.escape(shown[1])} \|", text), (row, shown)
 
 
 def test_the_pictures_are_those_of_the_committed_runs(tmp_path):
