@@ -295,10 +295,8 @@ def test_the_readme_shows_the_numbers_of_the_committed_run():
     values, text = glued("08_table"), (ROOT / "README.md").read_text(encoding="utf-8")
     assert values["n_seeds"] == "10"
     for row in ("a10", "a1", "b10", "b1", "cnn"):
-        shown = [
-            "{:.1f} ± {:.2f} %".format(*(float(values[f"accuracy_{row}_{way}{part}"]) for part in ("", "_sd")))
-            for way in ("fp32", "int8")
-        ]
+        ways = [f"accuracy_{row}_{way}" for way in ("fp32", "int8")]
+        shown = [f"{float(values[way]):.1f} ± {float(values[f'{way}_sd']):.2f} %" for way in ways]
         assert re.search(rf"\| {re.escape(shown[0])} \|[^|]*\| {re.escape(shown[1])} \|", text), (row, shown)
 
 
