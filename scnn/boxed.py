@@ -20,7 +20,7 @@ def _find_changes(values, most):
     """`_changes`, up to `most` neurons, and whether these are all."""
     steps, count, size = values.shape
     where = np.empty((most, 2), np.int32)
-    by = np.zeros((most, (steps + 15) // 16 * 16), np.float32)  # zeros fill up what is added at once
+    by = np.zeros((most, steps), np.float32)
     changes = np.empty(size, np.bool_)
     found = 0
     for clip in range(count):
@@ -44,7 +44,7 @@ def _find_changes(values, most):
 def _changes(values):
     """The J neurons that are not the same at all steps of `values` [T, N, K], or None if they are many.
 
-    `where` [J, 2] is their clip and place, `by` [J, T or more] their difference from the first step.
+    `where` [J, 2] is their clip and place, `by` [J, T] their difference from the first step.
     """
     steps, count, size = values.shape
     if steps == 1 or values.device.type != "cpu" or values.dtype != torch.float32:
@@ -69,7 +69,9 @@ def _add_weights(where, by, weight, current):
                     to[i] += change * row[i]
         # Sums of sums round less than long ones.
         if j % BLOCK == BLOCK - 1 or j == len(where) - 1 or where[j + 1, 0] != clip:
-            current[:, clip] += sums
+            for step in range(1, steps):
+                for i in range(units):
+                    current[step, clip, i] += sums[step, i]
             sums[:] = 0
 
 
@@ -87,35 +89,35 @@ def _add_gradients(where, by, grad, grad_weight):
                     to[i] += change * row[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _one_clip(first, where, by, corner, size, weight, current):
-    """The `current` [T, O] of one clip: maps [C, h, w] at the first step, changes, and all weights [O, K].
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _one_clip(first, where, by, corner, size, weight, bias, current):
+    """The `current` [T, O] of one clip, whose maps are silent outside a box at `corner`.
 
-    The weights of the neurons that spike are read where they are: copying the box would take longer.
+    There they are `first` [C, h, w], and then change. The weights [O, K] are read where they are, and only if
+    their neuron spikes: copying those of the box takes longer.
     """
-    channels, height, width = first.shape
     places = np.empty(first.size, np.int64)  # of the box in a row of the weights
     active, values = np.empty(first.size, np.int64), np.empty(first.size, np.float32)
-    found = place = 0
-    for channel in range(channels):
-        for row in range(height):
-            for column in range(width):
-                places[place] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
-                if first[channel, row, column] != 0:
-                    active[found], values[found] = places[place], first[channel, row, column]
-                    found += 1
-                place += 1
+    found = 0
+    for i, (channel, row, column) in enumerate(np.ndindex(first.shape)):
+        places[i] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
+        if first[channel, row, column] != 0:
+            active[found], values[found] = places[i], first[channel, row, column]
+            found += 1
     changing = places[where[:, 1]]
-    sums = np.empty(by.shape[1], np.float32)
+    picked = np.empty((len(changing), len(weight)), np.float32)
     for unit in range(len(weight)):
-        row, once = weight[unit], np.float32(0)
+        row, total = weight[unit], np.float32(0)
         for i in range(found):
-            once += values[i] * row[active[i]]
-        sums[:] = once
-        for j in range(len(changing)):
-            for step in range(sums.size):
-                sums[step] += by[j, step] * row[changing[j]]
-        current[:, unit] = sums[: len(current)]
+            total += values[i] * row[active[i]]
+        current[:, unit] = total + bias[unit]
+        for j in range(changing.size):
+            picked[j, unit] = row[changing[j]]
+    for j in range(changing.size):
+        for step in range(1, len(current)):
+            if by[j, step] != 0:
+                for unit in range(len(weight)):
+                    current[step, unit] += by[j, step] * picked[j, unit]
 
 
 class _BoxedLinear(torch.autograd.Function):
@@ -171,9 +173,10 @@ def _infer(values, background, box, size, weight, bias):
     silent, changes = not background.any(), _changes(inside)
     if silent and changes is not None and values.shape[1] == 1:
         current = values.new_empty(len(values), 1, len(weight))
-        first = inside[0, 0].detach().numpy().reshape(values.shape[2:])
-        _one_clip(first, *changes, box[::2], size, weight.detach().numpy(), current.numpy()[:, 0])
-        return current.add_(bias)
+        first = inside.detach().numpy()[0, 0].reshape(values.shape[2:])
+        arrays = (tensor.detach().numpy() for tensor in (weight, bias, current[:, 0]))
+        _one_clip(first, *changes, box[::2], size, *arrays)
+        return current
     boxed, current = _product(inside, changes, _inside(maps, box))
     if not silent:
         bias = torch.addmm(bias, background, _outside(maps, boxed))[:, None]

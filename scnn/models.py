@@ -151,7 +151,7 @@ class Output(NamedTuple):
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    used = images.detach().abs().amax(dim=(0, 1)).cpu().numpy() != 0
+    used = (images.detach().cpu().numpy() != 0).any(axis=(0, 1))
     rows, columns = used.any(axis=1).nonzero()[0], used.any(axis=0).nonzero()[0]
     if not len(rows):
         return (0, 1, 0, 1)
@@ -232,7 +232,7 @@ class Network(nn.Module):
         flat = None  # [S, N, units] once the maps are behind
         for layer, module in zip(self.layers, self.weights, strict=True):
             last = layer is self.layers[-1]
-            weight = quantization.weight_of(module)
+            weight = quantization.weight_of(module) if self.recipe.weight_bits else module.weight
             bias = weight.new_zeros(layer.units) if module.bias is None else module.bias
             if layer.kernel:
                 patch = _pool(_convolve(patch, layer, weight, bias), layer)
