@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numba
 import torch
 from torch import nn
 from torch.nn import functional
@@ -151,11 +152,21 @@ class Output(NamedTuple):
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    used = (images.detach().cpu().numpy() != 0).any(axis=(0, 1))
-    rows, columns = used.any(axis=1).nonzero()[0], used.any(axis=0).nonzero()[0]
-    if not len(rows):
-        return (0, 1, 0, 1)
-    return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    top, bottom, left, right = _bounds(images.detach().cpu().numpy())
+    return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bounds(images):
+    top, bottom, left, right = images.shape[2], 0, images.shape[3], 0
+    for image in range(images.shape[0]):
+        for channel in range(images.shape[1]):
+            for row in range(images.shape[2]):
+                for column in range(images.shape[3]):
+                    if images[image, channel, row, column] != 0:
+                        top, bottom = min(top, row), max(bottom, row + 1)
+                        left, right = min(left, column), max(right, column + 1)
+    return top, bottom, left, right
 
 
 class Network(nn.Module):
