@@ -140,8 +140,9 @@ def search(
                 where = str(storage) if "://" in str(storage) else str(Path(storage).resolve())
                 storage = f"{where.rstrip('/')}/{digest}"
             asha = ASHAScheduler("epoch", "accuracy", "max", base.epochs, grace, reduction)
+            rungs = sorted({min(grace * reduction**k, base.epochs) for k in range(base.epochs)})
             with _session(address):
-                _tune(base, distributions, journal, trials, kind, seed, asha, storage, max_concurrent)
+                _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage, max_concurrent)
             _clean(base, journal, storage)
         return _result(base, journal, trials)
 
@@ -337,7 +338,7 @@ class _Watch(tune.Callback):
         self.bar.set_postfix(best=f"{max(end['accuracies'][-1] for end in self.journal.ended.values()):.3f}")
 
 
-def _tune(base, distributions, journal, trials, kind, seed, asha, storage, max_concurrent) -> None:
+def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage, max_concurrent) -> None:
     """Run what is left of the search, in the Ray session that is there."""
     under_way = [n for n in journal.suggested if n < trials and n not in journal.ended]
     left = [*under_way, *range(len(journal.suggested), trials)]
@@ -353,7 +354,9 @@ def _tune(base, distributions, journal, trials, kind, seed, asha, storage, max_c
         bar = tqdm(total=trials, initial=trials - len(left), desc=f"{kind} search", disable=None, leave=False)
         with bar:
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(_train, base=base, storage=storage), {"cpu": 1}),
+                tune.with_resources(
+                    tune.with_parameters(_train, base=base, storage=storage, rungs=rungs), {"cpu": 1}
+                ),
                 tune_config=tune.TuneConfig(
                     search_alg=suggestions,
                     scheduler=asha,
@@ -387,8 +390,11 @@ def _judge_again(asha: ASHAScheduler, name: str, accuracies: list[float]) -> Non
     asha.on_trial_remove(None, trial)
 
 
-def _train(config: dict[str, Any], base: Experiment, storage: str | None) -> None:
-    """One trial, in a process of Ray's: train, and tell Tune of every epoch."""
+def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs: list[int]) -> None:
+    """One trial, in a process of Ray's: train, and tell Tune of every epoch.
+
+    Sparsity takes a while to measure, so it is told only where a trial may end: at the `rungs` and at last.
+    """
     experiment = dataclasses.replace(base, **config["parameters"])
     data = load_data(experiment)
     clips = data.part(data.split.validation)[0]
@@ -396,12 +402,11 @@ def _train(config: dict[str, Any], base: Experiment, storage: str | None) -> Non
 
     def tell(network, history, test_accuracy=np.nan):
         nonlocal told
-        active = metrics.activity(network, clips)
-        measured = {
-            "sparsity_first": float(active["sparsity"].iloc[0]),
-            "sparsity_all": metrics.sparsity(active),
-            "test_accuracy": test_accuracy,
-        }
+        measured = {"sparsity_first": np.nan, "sparsity_all": np.nan, "test_accuracy": test_accuracy}
+        if len(history) in rungs or len(history) > told + 1:  # or epochs of an earlier call are told again
+            active = metrics.activity(network, clips)
+            first, whole = float(active["sparsity"].iloc[0]), metrics.sparsity(active)
+            measured |= {"sparsity_first": first, "sparsity_all": whole}
         rows, told = history[told:], len(history)
         for row in rows:
             epoch = int(row["epoch"])
