@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from ray.cluster_utils import Cluster
 from safetensors import SafetensorError, safe_open
 
@@ -160,7 +161,7 @@ def history(state: Path) -> list[dict]:
         return []
 
 
-def until(condition, seconds: float = 120):
+def until(condition, seconds: float = 300):
     end = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < end, "it did not come to that"
@@ -168,18 +169,32 @@ def until(condition, seconds: float = 120):
     return answer
 
 
-LONG = dataclasses.replace(SMALL, epochs=10)
+EPOCHS = 60  # of trainings that are to be stopped in their middle
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Experiment:
+    """Many epochs on a few recordings of noise."""
+    folder, generator = tmp_path_factory.mktemp("noises"), np.random.default_rng(0)
+    for word in ("hiss", "hum"):
+        (folder / word).mkdir()
+        for take in range(12):
+            soundfile.write(folder / word / f"{take}.wav", 0.3 * generator.standard_normal(3000), 8000)
+    return dataclasses.replace(SMALL, corpus=str(folder), model="2C3-P4-2FC", epochs=EPOCHS)
+
+
 CALL = """
 import sys
 from scnn.experiment import Experiment
 from scnn.search import search
-search(Experiment.from_json(sys.argv[1]), {space}, trials=3, grace=10, address={address!r})
+search(Experiment.from_json(sys.argv[1]), {space}, trials=3, grace={epochs}, address={address!r})
 """
 
 
-def test_search_whose_caller_is_stopped_goes_on(cluster, home):
-    base, stopped = dataclasses.replace(LONG, seed=1), {}
-    command = [sys.executable, "-c", CALL.format(space=SPACE, address=cluster.address), base.to_json()]
+def test_search_whose_caller_is_stopped_goes_on(long, cluster, home):
+    base, stopped = dataclasses.replace(long, seed=1), {}
+    call = CALL.format(space=SPACE, epochs=EPOCHS, address=cluster.address)
+    command = [sys.executable, "-c", call, base.to_json()]
     for number, stop in enumerate([signal.SIGINT, signal.SIGKILL]):
         caller = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         running = until(lambda caller=caller, number=number: under_way(base, home, number, caller))
@@ -187,8 +202,8 @@ def test_search_whose_caller_is_stopped_goes_on(cluster, home):
         output, errors = caller.communicate(timeout=120)
         assert output == b"" and (stop == signal.SIGKILL or errors.endswith(b"KeyboardInterrupt\n"))
         stopped[running] = [row["seconds"] for row in history(state_file(running))]
-    result = search(base, SPACE, trials=3, grace=10, address=cluster.address)
-    assert (result.table["epochs"] == 10).all() and len(stopped) == 2
+    result = search(base, SPACE, trials=3, grace=EPOCHS, address=cluster.address)
+    assert (result.table["epochs"] == EPOCHS).all() and len(stopped) == 2
     for each, seconds in stopped.items():  # the very same epochs: their time was not measured again
         assert len(seconds) >= 3 and run(each).history["seconds"].tolist()[: len(seconds)] == seconds
 
@@ -210,7 +225,7 @@ def under_way(base: Experiment, home: Path, ended: int, caller: subprocess.Popen
     return None
 
 
-def test_machine_that_is_lost_loses_nothing(cluster, home, tmp_path):
+def test_machine_that_is_lost_loses_nothing(long, cluster, home, tmp_path):
     other = tmp_path / "other machine's home"
     machine = cluster.add_node(num_cpus=1, env_vars={"SCNN_HOME": str(other)})
     lost = {}
@@ -228,9 +243,11 @@ def test_machine_that_is_lost_loses_nothing(cluster, home, tmp_path):
 
     killer = threading.Thread(target=lose_it)
     killer.start()
-    result = search(LONG, SPACE, trials=3, grace=10, address=cluster.address, storage=tmp_path / "storage")
+    result = search(
+        long, SPACE, trials=3, grace=EPOCHS, address=cluster.address, storage=tmp_path / "storage"
+    )
     killer.join()
-    assert (result.table["epochs"] == 10).all() and (result.table["status"] == "finished").all()
+    assert (result.table["epochs"] == EPOCHS).all() and (result.table["status"] == "finished").all()
     assert len(list((other / "runs").glob("*.unfinished"))) == 1  # it went down in the middle of a training
     gone_on = pd.read_csv(home / "runs" / lost["digest"] / "history.csv")["seconds"].tolist()
     assert gone_on[: len(lost["rows"])] == [row["seconds"] for row in lost["rows"]]
