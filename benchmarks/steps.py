@@ -6,15 +6,30 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.networks import LayerByLayer, Loop, Step, difference, loss_by_steps, train
-from scnn import kernels, neurons
+from benchmarks.timing import interleaved, ratios
+from scnn import boxed, kernels, neurons
 from scnn.models import Network, Output
 from scnn.training import loss
+
+
+class _EveryStep(nn.Module):
+    """A network that takes the product of its layers inside the window anew at every time step."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Output:
+        with patch.object(boxed, "SPARSE", 0):
+            return self.network(images)
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,8 @@ def ways(network: Network) -> dict[str, Way]:
         "layer by layer": Way(LayerByLayer(network, plain, once=False)),
         "first current once": Way(LayerByLayer(network, plain)),
         "fused neurons": Way(LayerByLayer(network, fused)),
-        "data window": Way(copy.deepcopy(network)),
+        "data window": Way(_EveryStep(copy.deepcopy(network))),
+        "changes alone": Way(copy.deepcopy(network)),
         "fused Adam": Way(copy.deepcopy(network), fused=True),
     }
 
@@ -54,6 +70,38 @@ def parity(way: Way, reference: Way, images: torch.Tensor, labels: torch.Tensor)
         outputs.append(each.network(images))
         gradients.append(torch.autograd.grad(each.loss(outputs[-1], labels), list(each.network.parameters())))
     return torch.equal(outputs[0].spikes, outputs[1].spikes), difference(*gradients)
+
+
+def crossing(
+    shares: Sequence[float], batch_size: int, num_steps: int, rounds: int, seed: int = 0
+) -> pd.DataFrame:
+    """How many times as fast as a product at every time step it is to add the weights of what changes.
+
+    For each of `shares`, the share of Model B's first-layer neurons, in a box of 14 x 12, that change over
+    time: `ratio`, `ratio_low` and `ratio_high` of `timing.ratios`, forward and backward. A neuron that
+    changes differs from its first step at 3/8 of the others, about as in a trained Model B.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    box, size, units = (8, 22, 9, 21), (30, 30), 128
+    weight = torch.randn(units, 6 * size[0] * size[1], generator=draw).mul_(0.01).requires_grad_()
+    grad = torch.randn(num_steps, batch_size, units, generator=draw)
+    background, bias = torch.zeros(num_steps, 6), torch.zeros(units, requires_grad=True)
+    shape = (num_steps, batch_size, 6, box[1] - box[0], box[3] - box[2])
+
+    def both_ways(values, most):
+        with patch.object(boxed, "SPARSE", most):
+            boxed.boxed_linear(values, background, box, size, weight, bias).backward(grad)
+
+    found = {}
+    for share in shares:
+        first = torch.rand(shape[1:], generator=draw) < 0.5
+        changing = torch.rand(shape[1:], generator=draw) < share
+        differs = (torch.rand(shape, generator=draw) < 3 / 8) & changing
+        differs[0] = False
+        values = (first ^ differs).float().requires_grad_()
+        ways = {"product": partial(both_ways, values, 0), "additions": partial(both_ways, values, 1)}
+        found[share] = ratios(interleaved(ways, rounds, label="crossing"), "product")["additions"]
+    return pd.DataFrame(found).T
 
 
 GROUPS = ("convolutions", "matrix products", "neurons", "Adam", "copies, sums, loss", "between operations")

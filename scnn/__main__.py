@@ -17,6 +17,7 @@ from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image, normalize
 from scnn.models import ZOO, Network
+from scnn.quantization import RECIPES
 from scnn.training import load_network, scores
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"
@@ -26,6 +27,8 @@ _HELP = {
     "test": "share of recordings held out for the test",
     "validation": "share of recordings held out for validation",
     "model": f"{', '.join(ZOO)}, or a notation such as 6C3-P2-128FC-10FC",
+    "precision": f"of weights and membranes: {', '.join(RECIPES)}",
+    "pretrained": "start from the weights of the same network trained at fp32, which is trained first",
     "num_steps": "time steps T",
     "beta": "leak of the membrane, 0 to 1",
     "threshold": "membrane potential above which a neuron spikes",
@@ -81,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         for field in dataclasses.fields(kind):
             if field.name != "features":
                 option = f"--{field.name.replace('_', '-')}"
+                if field.type is bool:
+                    group.add_argument(option, action="store_true", default=None, help=_HELP[field.name])
+                    continue
                 text = _HELP[field.name] + ("" if field.default is None else f" (default: {field.default})")
                 group.add_argument(option, type=_reader(field), metavar=_metavar(field), help=text)
     train.add_argument(

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-SPARSE = 1 / 8  # the share of neurons that may change: about where adding takes as long as the product
+SPARSE = 1 / 12  # the share of neurons that may change: about where adding takes as long as the product
 BLOCK = 64  # neurons whose weights are summed before the sum is added to others
 
 

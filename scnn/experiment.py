@@ -254,25 +254,47 @@ def state_file(experiment: Experiment) -> Path:
 def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> list[Record]:
     """`run` for each of `experiments`, several at once in processes of their own: by default one per core.
 
-    The progress and the remaining time are shown on a terminal. What is finished when the call is interrupted
-    is remembered.
+    The longest go first, so that no core waits long for the last; those that start from another's weights go
+    after it. The progress and the remaining time are shown on a terminal. What is finished when the call is
+    interrupted is remembered.
     """
     todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
+    todo.sort(key=lambda each: (each.pretrained, -_effort(each)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = min(workers or cores, len(todo))
     if workers > 1:
         context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
         with ProcessPoolExecutor(workers, context) as pool:
             try:
-                jobs = [pool.submit(run, each) for each in todo]
-                for job in tqdm(
-                    as_completed(jobs), desc="trainings", total=len(jobs), disable=None, leave=False
-                ):
-                    job.result()
+                jobs = {pool.submit(run, each): each for each in todo}
+                with tqdm(total=sum(map(_effort, todo)), **_PROGRESS) as progress:
+                    for done, job in enumerate(as_completed(jobs), 1):
+                        job.result()
+                        progress.set_postfix_str(f"{done} of {len(jobs)}", refresh=False)
+                        progress.update(_effort(jobs[job]))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
     return [run(each) for each in experiments]
+
+
+_PROGRESS = {
+    "desc": "trainings",
+    "bar_format": "{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+    "disable": None,
+    "leave": False,
+}
+
+
+@functools.cache
+def _macs(model: str, size: tuple[int, int]) -> int:
+    return metrics.macs(build(model, num_steps=1, input_shape=(1, *size)))
+
+
+def _effort(experiment: Experiment) -> int:
+    """How long a training takes, about, beside others. Steps are cheaper together than one alone."""
+    macs = _macs(experiment.model, (experiment.features.height, experiment.features.width))
+    return experiment.epochs * (experiment.num_steps + 10) * macs
 
 
 @one_thread()  # the other cores may be at other trainings

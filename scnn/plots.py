@@ -617,8 +617,8 @@ def clipped_gradients(membrane: np.ndarray, curves: pd.DataFrame, levels: tuple[
 
     Args:
         membrane: before it is rounded.
-        curves: a row for each way, by its label; columns "rounded", "gradient" of it, and "spike", the
-            gradient of a spike; each an array as long as `membrane`.
+        curves: a row for each way, by its label; in `rounded`, `gradient` (of the rounding) and `spike` (its
+            gradient) an array each, as long as `membrane`.
         levels: the outermost ones.
     """
     figure, row = plt.subplots(1, 3, figsize=(8, 3.1))
