@@ -142,7 +142,7 @@ def test_json_says_everything():
         ({"learning_rate": 0.0}, "learning_rate must be a positive number, not 0.0"),
         ({"reset": "soft"}, "reset must be one of subtract, zero, none, not 'soft'"),
         ({"slope": -1.0}, "slope must be positive, not -1.0"),
-        ({"precision": "int9"}, "precision must be one of fp32, int8-paper, int8, .*, not 'int9'"),
+        ({"precision": "int9"}, "precision must be one of fp32, int8-paper, .*, int8, .*, not 'int9'"),
         ({"pretrained": 1}, "pretrained must be True or False, not 1"),
         ({"pretrained": True}, "pretrained must be False for precision 'fp32'"),
         ({"precision": "int8", "threshold": 0}, "threshold must be above 0"),
