@@ -1,10 +1,12 @@
 """Sphinx extension: read the package's docstrings, which are written as plain text, as reStructuredText.
 
 They use four conventions: `code` in single backticks, lists with dashes, indented formulas, and a legend of
-lines `name: text` with their continuation indented. Whatever else looks like markup is text.
+lines `name: text` with their continuation indented, perhaps itself indented below `Args:`. Whatever else
+looks like markup is text.
 """
 
 import re
+import textwrap
 from itertools import groupby
 
 LEGEND = re.compile(r"(\w+(?:, \w+)*): (.*)")
@@ -43,6 +45,8 @@ def convert(docstring: list[str]) -> list[str]:
         if not filled:
             continue
         block = list(group)
+        if block[0] == "Args:":
+            block = textwrap.dedent("\n".join(block[1:])).split("\n")
         if all(line.startswith("    ") for line in block):
             written += ["::", "", *block]
         elif LEGEND.fullmatch(block[0]) and all(
