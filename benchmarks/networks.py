@@ -13,7 +13,8 @@ from snntorch import surrogate
 from torch import nn
 
 from scnn import training
-from scnn.models import Network, Output
+from scnn.models import Network
+from scnn.neurons import Output
 from scnn.training import loss, scores
 
 Step = Callable[[torch.Tensor, torch.Tensor], object]  # what is timed: images [N, C, H, W] and labels [N]

@@ -16,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.networks import LayerByLayer, Loop, Step, difference, loss_by_steps, train
 from benchmarks.timing import interleaved, ratios
 from scnn import boxed, kernels, neurons
-from scnn.models import Network, Output
+from scnn.models import Network
+from scnn.neurons import Output
 from scnn.training import loss
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from scnn import kernels, quantization
 from scnn.boxed import boxed_linear
-from scnn.neurons import Neuron
+from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
 
 ALEXNET = "64C3s2p1-P2-192C3p1-P2-384C3p1-256C3p1-256C3p1-P2-4096FC-4096FC-10FC"
@@ -138,16 +138,6 @@ class Trace(NamedTuple):
     current: torch.Tensor
     membrane: torch.Tensor | None
     spikes: torch.Tensor
-
-
-class Output(NamedTuple):
-    """The output layer over time: `spikes` and `membrane`, both `[T, N, classes]`.
-
-    A ReLU network has one time step, its logits as `membrane`, and no spikes.
-    """
-
-    spikes: torch.Tensor | None
-    membrane: torch.Tensor
 
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:

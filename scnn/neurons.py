@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from snntorch import surrogate
@@ -9,6 +10,16 @@ from snntorch import surrogate
 RESETS = ("subtract", "zero", "none")
 CLIP_GRADIENTS = ("masked", "straight")
 BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
+
+
+class Output(NamedTuple):
+    """The output layer over time: `spikes` and `membrane`, both `[T, N, classes]`.
+
+    A ReLU network has one time step, its logits as `membrane`, and no spikes.
+    """
+
+    spikes: torch.Tensor | None
+    membrane: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -20,9 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from scnn.models import Network, Output
-
+from scnn.neurons import Output
 
 _SMALLEST = np.float32(1e-10)  # magnitude that Brevitas takes for a scale where all weights are smaller
 
@@ -184,8 +181,8 @@ def packed_bytes(network: nn.Module) -> int:
     return total
 
 
-def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
-    """A trained ReLU network with weights and activations of `bits` bits, and no further training.
+def static_ptq(network: nn.Module, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
+    """A trained ReLU `scnn.models.Network` with weights and activations of `bits` bits, not trained further.
 
     Weights are rounded as in a `Recipe`, per tensor. The image and what each ReLU gives are rounded to
     signed and unsigned integers times a scale each, which is fixed here from the activations that `images`
@@ -211,7 +208,7 @@ def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticN
 class StaticNetwork(nn.Module):
     """What `static_ptq` makes of a network: `forward` takes images and gives an `Output`, too."""
 
-    def __init__(self, network: Network, chosen: Recipe):
+    def __init__(self, network: nn.Module, chosen: Recipe):
         from brevitas import nn as brevitas_nn
 
         super().__init__()
@@ -229,8 +226,6 @@ class StaticNetwork(nn.Module):
         self.inputs = self.inputs[:-1]  # the last layer's output goes nowhere
 
     def forward(self, images: torch.Tensor) -> Output:
-        from scnn.models import Output  # that file imports this one
-
         values = images
         for layer, rounded, weight in zip(self.layers, self.inputs, self.weights, strict=True):
             values = weight(rounded(values if layer.kernel else values.flatten(1)))

@@ -17,8 +17,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from scnn.data import replacing
-from scnn.models import Network, Output
-from scnn.neurons import Neuron
+from scnn.models import Network
+from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
 
 FORMAT = "scnn network 1"

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from scnn.metrics import activity, confusion, layer_costs, macs, sparsity, summary, window_of
-from scnn.models import Network, Output, build
+from scnn.models import Network, build
+from scnn.neurons import Output
 
 
 def known_network(**parameters) -> Network:

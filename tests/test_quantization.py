@@ -129,7 +129,9 @@ def test_a_recipe_names_the_wrong_field(wrong, message):
 
 
 def test_an_unknown_precision_lists_the_names():
-    with pytest.raises(ValueError, match=r"precision must be one of fp32, int8-paper, .*, int8, .*, not 'int9'"):
+    with pytest.raises(
+        ValueError, match=r"precision must be one of fp32, int8-paper, .*, int8, .*, not 'int9'"
+    ):
         build("B", precision="int9")
 
 

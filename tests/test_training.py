@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from scnn import training
-from scnn.models import Network, Output, build
+from scnn.models import Network, build
+from scnn.neurons import Output
 from scnn.training import (
     StateError,
     Training,
