@@ -479,6 +479,12 @@ def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch):
 # --- the docstrings on the API page -----------------------------------------------------------------------
 
 
+def test_a_legend_below_args_is_a_legend():
+    plain = ["Args:", "    image: a row", "        and more", "    levels: two"]
+    legend = ["``image``", "    a row", "    and more", "``levels``", "    two", ""]
+    assert docstrings.convert(plain) == legend
+
+
 def test_a_plain_docstring_becomes_restructured_text():
     plain = """Leaky units.
 

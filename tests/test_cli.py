@@ -28,7 +28,16 @@ def test_help_names_every_option_and_its_default(capsys, command):
     text = capsys.readouterr().out
     assert stopped.value.code == 0
     if command == ["train"]:
-        for word in ("--num-steps", "--threshold", "--normalization", "(default: fsdd-1.0.8)", "AlexNet"):
+        for word in (
+            "--num-steps",
+            "--threshold",
+            "--precision",
+            "int8-paper",
+            "--pretrained",
+            "--normalization",
+            "(default: fsdd-1.0.8)",
+            "AlexNet",
+        ):
             assert word in text
 
 
