@@ -115,7 +115,7 @@ def test_recipe_histories_show_means_and_the_floor():
 def test_membranes_beyond_the_levels_are_coloured_and_their_share_named():
     values = np.array([-50.0, -0.5, 0.0, 1.0, 300.0])
     (axes,) = plots.membrane_ranges({"int8": {"6C3": values}}, (-1.0, 1.2)).axes
-    assert axes.get_title() == "6C3: 40 %"
+    assert axes.get_title(plt.rcParams["axes.titlelocation"]) == "6C3: 40 %"
     bars = [bar for bar in axes.patches if bar.get_height() and bar.get_y() == 0 and bar.get_alpha() is None]
     colors = {bar.get_facecolor() for bar in bars if not -1 <= bar.get_x() < 1.2}
     heights = [bar.get_height() for bar in axes.containers[0]]
