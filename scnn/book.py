@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 
 from scnn import data
+from scnn.files import atomic_write
 
 STAND_IN = "espeak"
 _ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
@@ -280,7 +281,7 @@ def _merge(rows: Path, target: Path) -> None:
         parts.append(new)
     parts = [part for part in parts if len(part)]
     if parts:
-        with data.replacing(records) as file:
+        with atomic_write(records) as file:
             pd.concat(parts).sort_values("page", kind="stable").to_csv(file, index=False)
 
 

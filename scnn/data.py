@@ -26,8 +26,9 @@ import pooch
 import requests
 import soundfile
 from filelock import FileLock
-from safetensors import SafetensorError
 from tqdm import tqdm
+
+from scnn.files import cache_dir
 
 CORPORA = ("fsdd", "fsdd-1.0.8", "espeak")
 FSDD_VERSION = "1.0.10"
@@ -112,29 +113,6 @@ class _Clip(NamedTuple):
     take: int
     name: str
     path: Path
-
-
-def cache_dir() -> Path:
-    """The folder for everything that is kept between runs: $SCNN_HOME, else the user's cache folder."""
-    folder = Path(os.environ.get("SCNN_HOME") or pooch.os_cache("scnn")).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write to, which takes the place of `path` once all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # the latter for a disk that is full
-        raise OSError(f"{path} could not be written ({error}); it was left as it was") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_corpus(

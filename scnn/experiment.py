@@ -23,8 +23,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from scnn import metrics
-from scnn.data import Corpus, Split, cache_dir, fingerprint, load_corpus, replacing, split
+from scnn.data import Corpus, Split, fingerprint, load_corpus, split
 from scnn.features import Features, Images, extract, normalize, one_thread, statistics
+from scnn.files import atomic_write, cache_dir
 from scnn.models import ZOO, Network, build
 from scnn.quantization import packed_bytes
 from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
@@ -331,7 +332,7 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     }
     weights = folder / "network.safetensors"
     save_network(network, weights, about)
-    with replacing(folder / "history.csv") as file:
+    with atomic_write(folder / "history.csv") as file:
         pd.DataFrame(history).to_csv(file, index=False)
     _write_json(folder / "experiment.json", about["experiment"])
     _write_json(folder / "metrics.json", result)
@@ -363,7 +364,7 @@ def _hash(file: Path) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(content, indent=1))
 
 

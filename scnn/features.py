@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from scipy.signal import butter, sosfilt
 
 from scnn._torchaudio import torchaudio
-from scnn.data import Corpus, cache_dir, replacing
+from scnn.data import Corpus
+from scnn.files import atomic_write, cache_dir
 
 KINDS = ("mfcc", "logmel", "energy")
 NORMALIZATIONS = ("none", "clip", "band", "train")
@@ -360,7 +361,7 @@ def _checksum(images: Images) -> str:
 
 
 def _save(images: Images, path: Path) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         tensors = {"values": images.values, "window": images.window}
         save_file(tensors, file, metadata={"checksum": _checksum(images)})
 

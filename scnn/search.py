@@ -24,8 +24,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from scnn import metrics
-from scnn.data import cache_dir, fingerprint, replacing
+from scnn.data import fingerprint
 from scnn.experiment import Experiment, load_data, run, state_file
+from scnn.files import atomic_write, cache_dir
 
 # In a notebook, importing Ray would tell that ipywidgets are missing, which nothing here uses.
 logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
@@ -229,14 +230,14 @@ class _Journal:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{folder} cannot be gone on from ({error}); {advice}") from error
         else:
-            with replacing(about) as file:
+            with atomic_write(about) as file:
                 file.write_text(json.dumps(described, indent=1))
 
     def _read(self, names: set[str]) -> None:
         text = self.file.read_text() if self.file.exists() else ""
         whole, _, torn = text.rpartition("\n")
         if torn:  # by a kill while it was written
-            with replacing(self.file) as file:
+            with atomic_write(self.file) as file:
                 file.write_text(whole and f"{whole}\n")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:

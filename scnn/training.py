@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from tqdm import tqdm
 
-from scnn.data import replacing
+from scnn.files import atomic_write
 from scnn.models import Network
 from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
@@ -181,7 +181,7 @@ def save_network(network: Network, path: Path | str, about: dict[str, Any] | Non
         "network": json.dumps(_description(network)),
         "about": json.dumps(about or {}),
     }
-    with replacing(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         save_file({name: weight.contiguous() for name, weight in network.state_dict().items()}, file, header)
 
 
@@ -257,7 +257,7 @@ def _suspend(state, network, optimizer, training, history) -> None:
         "history": history,
         "checksum": _checksum(tensors),
     }
-    with replacing(state) as file:
+    with atomic_write(state) as file:
         save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
 
 

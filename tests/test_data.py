@@ -19,8 +19,9 @@ import pytest
 import soundfile
 
 from scnn import data
-from scnn.data import available, cache_dir, fetch_fsdd, fingerprint, load_corpus, read_audio, split
+from scnn.data import available, fetch_fsdd, fingerprint, load_corpus, read_audio, split
 from scnn.espeak import make
+from scnn.files import cache_dir
 
 RATE = 8000
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE // 2) / RATE)).astype(np.float32)

@@ -22,6 +22,7 @@ from scnn import quantization
 from scnn.data import load_corpus
 from scnn.experiment import Experiment, load_data, run, run_all, table
 from scnn.features import Features, extract, normalize
+from scnn.files import cache_dir
 from scnn.training import evaluate, load_network
 
 TINY = {"model": "3C3-P2-16FC-3FC", "num_steps": 3, "threshold": 0.3, "epochs": 3, "batch_size": 4}
@@ -405,7 +406,7 @@ def interrupted(experiment: Experiment, monkeypatch, where: str) -> Path:
         patch.setattr(module, where, stop)
         with pytest.raises(Interruption):
             run(experiment)
-    return module.cache_dir() / "runs" / f"{experiment.digest}.unfinished"
+    return cache_dir() / "runs" / f"{experiment.digest}.unfinished"
 
 
 @pytest.mark.parametrize("where", ["save_network", "_hash", "_circumstances"])
