@@ -1,0 +1,293 @@
+"""The log-mel image in fixed point: int16 samples in, int16 pixels out, the same bits on every machine.
+
+It follows `scnn.features` step by step: trim, frames centred on every hop-th sample, Hann window, spectrum,
+mel bands, level, 80 dB of range, standardisation. Every product and sum below is one of whole numbers, `>>`
+rounds down, and no value leaves the range of the type that the C keeps it in.
+
+    sample    ((x[n] << 13) - emphasis x[n-1]) window[n] >> 16      int32, below 2^28
+    spectrum  an FFT of half the frame, halved at every stage       int32, below 2^30
+    power     re^2 + im^2                                           uint64, below 2^60
+    band      sum of weight (power >> exponent)                     uint64, below 2^58
+    level     1024 log2(band), 0 at the features' floor of 1e-10    uint16
+    pixel     256 (level - mean) / deviation                        int16
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from scnn import features as of
+from scnn.features import Features
+
+UNIT = 256  # of a pixel: what 1 is in the image
+OCTAVE = 1024  # of a level: what a doubling of power is
+RANGE = round(of._RANGE_DB * math.log2(10) / 10 * OCTAVE)
+LOG_STEPS = 32  # pieces of the logarithm's table
+EMPHASIS = 1 << 13
+TRIM = 1 << 21
+TRIM_FLOOR = round(of._FLOOR * of._TRIM_FRAME * 2**30)  # least sum of squares of a frame of int16 samples
+LARGEST = 16_000  # pixels of data: with more, one could stand out by more than an int16 holds
+LARGEST_FRAME = 2048
+
+
+def _table(values: np.ndarray, unit: int, dtype: type) -> np.ndarray:
+    """`values` in -1..1 times `unit`, rounded, and at most what `dtype` holds."""
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values * unit), limits.min, limits.max).astype(dtype)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The front end of some `Features` at a sample rate. `constants` are mean and deviation for "train".
+
+    Raises `ValueError` naming the field of the features that has no integer form here.
+    """
+
+    features: Features
+    sample_rate: int = 8000
+    constants: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        f = self.features
+        if f.kind != "logmel":
+            raise ValueError(f"features kind={f.kind!r}: only 'logmel' has a front end in integers")
+        if f.frame & (f.frame - 1) or not 16 <= f.frame <= LARGEST_FRAME:
+            raise ValueError(
+                f"features frame={f.frame}: the integer FFT wants a power of two in 16..{LARGEST_FRAME}"
+            )
+        if f.bands * f.width > LARGEST:
+            raise ValueError(
+                f"features bands={f.bands}, width={f.width}: their product must be at most {LARGEST}"
+            )
+        if f.trim_db is not None and f.trim_db > 60:
+            raise ValueError(f"features trim_db={f.trim_db}: must be at most 60 for the integer comparison")
+        if f.normalization == "train" and self.constants is None:
+            raise ValueError(
+                "features normalization='train' needs the mean and deviation of the training clips"
+            )
+
+    @cached_property
+    def emphasis(self) -> int:
+        """The share of the sample before that is subtracted, in 2^-13."""
+        return round(getattr(self.features, "preemphasis", 0.0) * EMPHASIS)
+
+    @cached_property
+    def trim(self) -> int:
+        """The share of the loudest frame's energy above which a frame is sound, in 2^-21; 0: no trimming."""
+        return 0 if self.features.trim_db is None else round(10 ** (-self.features.trim_db / 10) * TRIM)
+
+    @cached_property
+    def window(self) -> np.ndarray:
+        """The rising half of the Hann window with its top, int16 [frame / 2 + 1]; it falls as it rose."""
+        phase = np.arange(self.features.frame // 2 + 1) / self.features.frame
+        return _table(0.5 - 0.5 * np.cos(2 * np.pi * phase), 1 << 15, np.int16)
+
+    @cached_property
+    def twiddles(self) -> np.ndarray:
+        """Cosine and sine of 2 pi k / frame, int32 [frame / 2, 2]."""
+        phase = 2 * np.pi * np.arange(self.features.frame // 2) / self.features.frame
+        return _table(np.stack([np.cos(phase), np.sin(phase)], axis=1), 1 << 31, np.int32)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Where the FFT takes its inputs from: bit-reversed, int [frame / 2]."""
+        bits = (self.features.frame // 2).bit_length() - 1
+        return np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)])
+
+    @cached_property
+    def _bank(self) -> tuple[np.ndarray, int]:
+        """Weights of bins in bands, uint16 [frame / 2 + 1, bands], and the power of two that they carry."""
+        bank = of._mel_bank(self.features.frame, self.features.bands, self.sample_rate).numpy()
+        scale = math.floor(math.log2(65535 / bank.max()))
+        return np.rint(bank * 2.0**scale).astype(np.uint16), scale
+
+    @cached_property
+    def bands(self) -> list[tuple[int, np.ndarray]]:
+        """Of each band its first bin and its weights from there on, uint16."""
+        every = []
+        for weights in self._bank[0].T:
+            used = np.flatnonzero(weights)
+            first, end = (used[0], used[-1] + 1) if len(used) else (0, 0)
+            every.append((int(first), weights[first:end]))
+        return every
+
+    @cached_property
+    def offset(self) -> int:
+        """The level of the features' least power, which counts as 0."""
+        power = 2.0 * (27 - math.log2(self.features.frame // 2)) + self._bank[1]
+        return round(OCTAVE * (math.log2(of._FLOOR) + power))
+
+    @cached_property
+    def logarithm(self) -> np.ndarray:
+        """log2(1 + i / 32) in 2^-14, uint16 [33]."""
+        return np.rint(16 * OCTAVE * np.log2(1 + np.arange(LOG_STEPS + 1) / LOG_STEPS)).astype(np.uint16)
+
+    @cached_property
+    def fixed(self) -> tuple[int, int, int] | None:
+        """Mean level, gain and shift where they are the same for every clip: "none" and "train"."""
+        if self.features.normalization in ("clip", "band"):
+            return None
+        mean, deviation = self.constants if self.features.normalization == "train" else (0.0, 1.0)
+        unit = 10 * math.log10(2) / OCTAVE  # dB
+        gain = UNIT * unit / deviation
+        shift = 14 - math.floor(math.log2(gain))
+        if not 0 <= shift <= 30:
+            raise ValueError(f"normalization: a deviation of {deviation} dB is beyond the pixels' range")
+        return round((mean - 10 * math.log10(of._FLOOR)) / unit), min(round(gain * 2**shift), 32767), shift
+
+    def place(self, frames: int) -> tuple[int, int, int]:
+        """First frame shown, how many, and the column of the first one, for a clip of so many frames."""
+        shown = min(frames, self.features.width)
+        return (frames - shown) // 2, shown, (self.features.width - shown) // 2
+
+    def image(self, pcm: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """The image of samples, int16 [n]: pixels, int64 [height, width], and its columns with data.
+
+        Raises `ValueError` for samples that are not int16, not one-dimensional, or all zero.
+        """
+        f = self.features
+        if pcm.dtype != np.int16 or pcm.ndim != 1:
+            raise ValueError(f"pcm must be int16 [samples], not {pcm.dtype} {list(pcm.shape)}")
+        if not pcm.any():
+            raise ValueError("pcm is silent: all samples are 0")
+        samples = pcm.astype(np.int64)
+        if self.trim:
+            start, end = trim_bounds(samples, self.trim)
+            samples = samples[start:end]
+        levels = self.levels(samples)
+        highest = int(levels.max())
+        first, shown, left = self.place(len(levels))
+        data = np.maximum(levels[first : first + shown].T - highest + RANGE, 0)
+        image = np.zeros((f.height, f.width), dtype=np.int64)
+        top = (f.height - f.bands) // 2
+        image[top : top + f.bands, left : left + shown] = self._standardised(data, highest)
+        return image, (left, left + shown)
+
+    def images(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """The images of many clips, int16 [N, height, width]."""
+        return np.stack([self.image(clip)[0] for clip in clips]).astype(np.int16)
+
+    def levels(self, samples: np.ndarray) -> np.ndarray:
+        """Level of every band in every frame of some samples, int64 [1 + n // hop, bands]."""
+        power = self.power(self.frames(samples))
+        exponent = np.maximum(_bits(np.bitwise_or.reduce(power, axis=1)) - 32, 0)
+        short = power >> exponent.astype(np.uint64)[:, None]
+        sums = short @ self._bank[0].astype(np.uint64)
+        level = self._log2(sums) + exponent[:, None] * OCTAVE - self.offset
+        return np.where(sums == 0, 0, np.maximum(level, 0))
+
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """The windowed frames of some samples, int64 [1 + n // hop, frame]."""
+        f = self.features
+        before = np.concatenate([[0], samples[:-1]])
+        padded = np.pad((samples << 13) - self.emphasis * before, f.frame // 2)
+        window = np.concatenate([self.window, self.window[-2:0:-1]]).astype(np.int64)
+        starts = np.arange(0, len(samples) + 1, f.hop)
+        return np.lib.stride_tricks.sliding_window_view(padded, f.frame)[starts] * window >> 16
+
+    def power(self, frames: np.ndarray) -> np.ndarray:
+        """Power of every bin, uint64 [F, frame / 2 + 1], of windowed frames [F, frame]."""
+        half = self.features.frame // 2
+        real, imaginary = self._fft(frames[:, 0::2], frames[:, 1::2])
+        k = np.arange(1, half // 2)
+        a, b = (real[:, k], imaginary[:, k]), (real[:, half - k], imaginary[:, half - k])
+        even = (a[0] + b[0]) >> 1, (a[1] - b[1]) >> 1
+        odd = _times(a[1] + b[1], b[0] - a[0], *self.twiddles[k].T.astype(np.int64))
+        power = np.empty((len(frames), half + 1), dtype=np.int64)
+        power[:, 0] = (real[:, 0] + imaginary[:, 0]) ** 2
+        power[:, half] = (real[:, 0] - imaginary[:, 0]) ** 2
+        power[:, half // 2] = real[:, half // 2] ** 2 + imaginary[:, half // 2] ** 2
+        power[:, k] = (even[0] + odd[0]) ** 2 + (even[1] + odd[1]) ** 2
+        power[:, half - k] = (even[0] - odd[0]) ** 2 + (even[1] - odd[1]) ** 2
+        return power.astype(np.uint64)
+
+    def _fft(self, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The complex FFT of [F, n], divided by n: two stages at once, then one after the other."""
+        size = real.shape[1]
+        r, i = (part[:, self.order].reshape(len(part), -1, 4) for part in (real, imaginary))
+        sums = r[..., 0::2] + r[..., 1::2], i[..., 0::2] + i[..., 1::2]
+        differences = r[..., 0::2] - r[..., 1::2], i[..., 0::2] - i[..., 1::2]
+        (r0, r2), (i0, i2) = (np.moveaxis(part, -1, 0) for part in sums)
+        (r1, r3), (i1, i3) = (np.moveaxis(part, -1, 0) for part in differences)
+        r = np.stack([r0 + r2, r1 + i3, r0 - r2, r1 - i3], axis=-1) >> 2
+        i = np.stack([i0 + i2, i1 - r3, i0 - i2, i1 + r3], axis=-1) >> 2
+        length = 8
+        while length <= size:
+            r, i = (part.reshape(len(part), -1, 2, length // 2) for part in (r, i))
+            twiddles = self.twiddles[:: 2 * size // length][: length // 2].T.astype(np.int64)
+            product = _times(r[:, :, 1], i[:, :, 1], *twiddles)
+            halved = r[:, :, 0] >> 1, i[:, :, 0] >> 1
+            r, i = (np.stack([h + p, h - p], axis=2) for h, p in zip(halved, product, strict=True))
+            length *= 2
+        return r.reshape(len(r), -1), i.reshape(len(i), -1)
+
+    def _log2(self, sums: np.ndarray) -> np.ndarray:
+        """1024 log2 of uint64 values (of those above 0), int64."""
+        exponent = _bits(sums) - 1
+        mantissa = sums << (63 - exponent).astype(np.uint64)
+        piece = (mantissa >> np.uint64(58)).astype(np.int64) - LOG_STEPS
+        rest = (mantissa >> np.uint64(42)).astype(np.int64) & 0xFFFF
+        table = self.logarithm.astype(np.int64)
+        piece = np.maximum(piece, 0)  # of a value of 0, which has no logarithm
+        between = table[piece] + ((table[piece + 1] - table[piece]) * rest >> 16)
+        return exponent * OCTAVE + (between >> 4)
+
+    def _standardised(self, data: np.ndarray, highest: int) -> np.ndarray:
+        if self.fixed is not None:
+            mean, gain, shift = self.fixed
+            return _scaled(data, mean - highest + RANGE, gain, shift)
+        if self.features.normalization == "band":
+            return np.stack([_scaled(row, *standard(row)) for row in data])
+        return _scaled(data, *standard(data))
+
+
+def standard(values: np.ndarray) -> tuple[int, int, int]:
+    """Mean, gain and shift that give levels mean 0 and deviation 1; gain 0 where all are equal."""
+    count, total = values.size, int(values.sum())
+    root = math.isqrt(count * int((values * values).sum()) - total * total)  # count times the deviation
+    mean = (total + count // 2) // count
+    if root == 0:
+        return mean, 0, 0
+    gain, shift = UNIT * count, 0
+    while gain < root << 14:
+        gain, shift = gain << 1, shift + 1
+    return mean, min(gain // root, 32767), shift
+
+
+def _scaled(values: np.ndarray, mean: int, gain: int, shift: int) -> np.ndarray:
+    return np.clip(((values - mean) * gain + (1 << shift >> 1)) >> shift, -32767, 32767)
+
+
+def _times(real, imaginary, cosine, sine):
+    """Half of (real + i imaginary)(cosine - i sine), with factors in 2^-31."""
+    return (
+        (real * cosine >> 32) + (imaginary * sine >> 32),
+        (imaginary * cosine >> 32) - (real * sine >> 32),
+    )
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Length of uint64 values in bits, int64: 0 for 0."""
+    high, low = (
+        (values >> np.uint64(32)).astype(np.float64),
+        (values & np.uint64(0xFFFFFFFF)).astype(np.float64),
+    )
+    return np.where(high > 0, np.frexp(high)[1] + 32, np.frexp(low)[1]).astype(np.int64)
+
+
+def trim_bounds(samples: np.ndarray, share: int) -> tuple[int, int]:
+    """Where sound starts and ends: in frames of more than `share` 2^-21 of the loudest frame's energy.
+
+    As `scnn.features.trim_bounds`, with frames of 2048 samples every 512.
+    """
+    hop, overlap = of._TRIM_HOP, of._TRIM_FRAME // of._TRIM_HOP
+    hops = np.add.reduceat(samples * samples, np.arange(0, len(samples), hop))
+    frames = np.convolve(hops, np.ones(overlap, dtype=np.int64))[overlap // 2 - 1 :][
+        : 1 + len(samples) // hop
+    ]
+    energy = np.maximum(frames, TRIM_FLOOR)
+    sound = np.flatnonzero(energy << 21 > int(energy.max()) * share)
+    return int(sound[0]) * hop, min(len(samples), (int(sound[-1]) + 1) * hop)

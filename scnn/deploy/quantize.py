@@ -1,0 +1,319 @@
+"""A trained network as integers: weights, biases, thresholds and leak, with proof that nothing overflows.
+
+A layer's weights become whole numbers W times a scale s, one for the tensor or one for each output. Divided
+by its scale, the layer reads
+
+    I[t] = (sum of W x[t]) 2^f + bias        bias = b 2^f / (s u)
+    U[t] = leak(U[t-1]) + I[t] - R[t] threshold        threshold = theta 2^f / (s u)
+
+where x are spikes (unit u = 1) or the pixels of the image (u = 1/256), and f bits keep a fraction of the
+membrane, so that the threshold, in whole numbers, is close to the trained one. A ReLU layer gives
+
+    y = clip((I multiplier + 2^31) >> 32, 0, 255)        multiplier = s u / u' 2^32
+
+where u' is the unit of its outputs, from the activations of clips for calibration.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scnn.deploy.frontend import UNIT, FrontEnd
+from scnn.experiment import Experiment, load_data
+from scnn.models import Layer as Notation
+from scnn.models import Network
+from scnn.neurons import Neuron
+from scnn.training import READOUTS, load_network
+
+BITS = (8, 4, 2)
+MAX_STEPS = 8  # a neuron's spikes are the bits of a byte
+FINE = 4096  # the least threshold that is aimed at: it is then within 1/8192 of the trained one
+LANES = 2**15 - 1  # what an int16 holds
+_LARGEST = 2**31 - 1
+_PERCENTILE = 99.999  # of a ReLU layer's activations: its outermost level, as in scnn.quantization.static_ptq
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a membrane keeps: U >> shift, or where `shift` is None 2 (U factor >> 16)."""
+
+    shift: int | None
+    factor: int = 0
+
+    @classmethod
+    def of(cls, beta: float) -> Leak:
+        shift = -math.log2(beta) if beta > 0 else math.inf
+        if shift == int(min(shift, 99)) and shift <= 15:
+            return cls(int(shift))
+        return cls(None, min(round(beta * 2**15), LANES))
+
+    def of_membrane(self, membrane: np.ndarray) -> np.ndarray:
+        return (membrane * self.factor >> 16) * 2 if self.shift is None else membrane >> self.shift
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in integers; arrays with a first axis of outputs.
+
+    weights: int8 [outputs, channels, kernel, kernel], or [outputs, inputs] in the order of PyTorch's
+        flattening.
+    bias, threshold, multiplier: int64 [outputs]; a spiking layer has a threshold, a hidden ReLU layer a
+        multiplier.
+    before, shape: (channels, height, width) of what comes in and, after the pooling, goes out.
+    bits: of a weight in memory. fraction: f above. scale: float64 [outputs], s u 2^-f, back to the trained
+        values.
+    """
+
+    notation: Notation
+    bits: int
+    before: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    weights: np.ndarray
+    bias: np.ndarray
+    scale: np.ndarray
+    fraction: int = 0
+    threshold: np.ndarray | None = None
+    leak: Leak = Leak(0)
+    reset: str = "subtract"
+    multiplier: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        return self.notation.name
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """Sum of the magnitudes of each output's weights."""
+        return np.abs(self.weights.astype(np.int64)).reshape(len(self.weights), -1).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that decides the answer to a recording: front end, layers, time steps and read-out."""
+
+    front_end: FrontEnd
+    layers: tuple[Layer, ...]
+    steps: int
+    spiking: bool
+    readout: str
+    classes: tuple[str, ...]
+    architecture: str
+
+    def proof(self) -> pd.DataFrame:
+        """Largest magnitudes that any image can cause, a row a layer.
+
+        `sum` is of weights. All are below 2^31, or there would be no program. `lanes` says whether the sum of a layer
+        of spikes fits 16 bits, and `bits` how wide its weights are stored.
+        """
+        rows = []
+        for index, layer in enumerate(self.layers):
+            sums, current, membrane = _bounds(layer, _largest_input(index, self.spiking), self.steps)
+            rows.append((layer.name, layer.bits, layer.fraction, sums, current, membrane, sums <= LANES))
+        names = ["layer", "bits", "fraction", "sum", "current", "membrane", "lanes"]
+        return pd.DataFrame(rows, columns=names).set_index("layer")
+
+
+def convert(
+    network: Network,
+    front_end: FrontEnd,
+    *,
+    bits: int | None = None,
+    per_channel: bool = True,
+    readout: str = "spikes",
+    classes: tuple[str, ...] | None = None,
+    calibration: torch.Tensor | None = None,
+) -> Program:
+    """The `Program` of a trained network.
+
+    bits: of the weights, one of `BITS`; by default those of the network's training, and 8 for full precision.
+    per_channel: a scale for each output of a layer; a network trained with rounded weights keeps its own way.
+        The last layer has one scale, so that its outputs compare.
+    readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
+    calibration: images `[N, C, H, W]` that a ReLU network's activations are scaled by.
+
+    Raises `ValueError` naming what has no integer form: quantised membranes, more than `MAX_STEPS` steps, a
+    layer whose sums could leave 32 bits.
+    """
+    recipe = network.recipe
+    if recipe.membrane_bits and network.spiking:
+        raise ValueError(
+            f"membrane_bits={recipe.membrane_bits}: levels of the membrane have no integer form here; "
+            "train with precision 'fp32' or 'int8-weights'"
+        )
+    if network.spiking and network.num_steps > MAX_STEPS:
+        raise ValueError(f"num_steps={network.num_steps}: must be at most {MAX_STEPS}, a bit each")
+    if readout not in READOUTS:
+        raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {readout!r}")
+    if not network.spiking and calibration is None:
+        raise ValueError("calibration: a ReLU network needs images, which its activations are scaled by")
+    f = front_end.features
+    if network.input_shape != (1, f.height, f.width):
+        raise ValueError(
+            f"the network takes images {network.input_shape}, the features give {(1, f.height, f.width)}"
+        )
+    if recipe.weight_bits:
+        if bits not in (None, recipe.weight_bits):
+            raise ValueError(
+                f"bits={bits}: the network was trained with weights of {recipe.weight_bits} bits"
+            )
+        bits, per_channel = recipe.weight_bits, recipe.per_channel
+    elif bits is None:
+        bits = 8
+    elif bits not in BITS:
+        raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits!r}")
+    units = [1.0 / UNIT] + (
+        [1.0] * (len(network.layers) - 1) if network.spiking else _activation_units(network, calibration)
+    )
+    layers, before = [], network.input_shape
+    for index, (layer, module) in enumerate(zip(network.layers, network.weights, strict=True)):
+        last = index == len(network.layers) - 1
+        weights, scale = rounded(module.weight.detach().numpy(), bits, per_channel and not last)
+        scale = scale * units[index]
+        size = layer.pooled(layer.convolved(before[1:])) if layer.kernel else (1, 1)
+        made = Layer(
+            layer,
+            min(b for b in BITS if b >= bits),
+            before,
+            (layer.units, *size),
+            weights,
+            np.zeros(0),
+            scale,
+        )
+        bias = np.zeros(layer.units) if module.bias is None else module.bias.detach().double().numpy()
+        if network.spiking:
+            made = _spiking(
+                made, bias, _neuron(network, index), _largest_input(index, True), network.num_steps
+            )
+        else:
+            made = replace(made, bias=np.rint(bias / scale).astype(np.int64))
+            if not last:
+                multiplier = np.rint(scale / units[index + 1] * 2**32).astype(np.int64)
+                if multiplier.max() > _LARGEST:
+                    raise ValueError(
+                        f"{layer.name}: its outputs' unit is too fine for its weights of {bits} bits"
+                    )
+                made = replace(made, multiplier=multiplier)
+        _, *bounds = _bounds(made, _largest_input(index, network.spiking), network.num_steps)
+        if max(bounds) > _LARGEST:
+            raise ValueError(f"{layer.name}: its sums could reach {max(bounds):.3g}, beyond 32 bits")
+        layers.append(made)
+        before = made.shape
+    classes = classes or tuple(str(i) for i in range(layers[-1].shape[0]))
+    steps = network.num_steps if network.spiking else 1
+    return Program(
+        front_end, tuple(layers), steps, network.spiking, readout, tuple(classes), network.architecture
+    )
+
+
+def load_program(path: Path | str, **options: Any) -> Program:
+    """The `Program` of a network file written by `scnn train --save`; options as in `convert`.
+
+    A ReLU network is calibrated on the training clips of the corpus that it was trained on. Raises as
+    `load_network` and `convert`, and `ValueError` for a file that does not say how its images were made.
+    """
+    network, about = load_network(path)
+    try:
+        experiment = Experiment.from_json(json.dumps(about["experiment"]))
+        front_end = FrontEnd(experiment.features, about["sample_rate"], _pair(about["normalization"]))
+        classes = tuple(about["classes"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: it does not say how its images were made ({error} is missing)") from error
+    if not network.spiking and options.get("calibration") is None:
+        data = load_data(experiment)
+        options["calibration"] = data.part(data.split.train)[0]
+    return convert(network, front_end, classes=classes, **options)
+
+
+def rounded(weight: np.ndarray, bits: int, per_channel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [outputs, ...] as int8 and their scales [outputs], as `scnn.quantization` rounds them."""
+    flat = weight.reshape(len(weight) if per_channel else 1, -1)
+    top = np.float32(2 ** (bits - 1) - 1)
+    scale = np.maximum(np.abs(flat).max(axis=1, keepdims=True), np.float32(1e-10)) / top
+    whole = np.rint(flat / scale).astype(np.int8).reshape(weight.shape)
+    return whole, np.broadcast_to(scale[:, 0], len(weight)).astype(np.float64)
+
+
+def report(program: Program, network: Network, images: torch.Tensor, pcm: list[np.ndarray], labels) -> dict:
+    """What conversion cost on some clips: `images` as the network takes them, and the same clips' samples.
+
+    `float` and `integer` are accuracies in 0..1 by the program's read-out, `cost` their difference in points,
+    `same` the share of equal answers, `image_error` the largest difference of a pixel.
+    """
+    from scnn.deploy import reference
+    from scnn.training import predict
+
+    labels = np.asarray(labels)
+    taken = program.front_end.images(pcm)
+    before = predict(network, images, program.readout).numpy()
+    after = reference.run(program, taken).answers
+    right = (before == labels).mean(), (after == labels).mean()
+    return {
+        "clips": len(labels),
+        "float": float(right[0]),
+        "integer": float(right[1]),
+        "cost": float(100 * (right[0] - right[1])),
+        "same": float((before == after).mean()),
+        "image_error": float(np.abs(taken / UNIT - images[:, 0].numpy()).max()),
+    }
+
+
+def _neuron(network: Network, index: int) -> Neuron:
+    return network.output_neuron if index == len(network.layers) - 1 else network.neuron
+
+
+def _spiking(layer: Layer, bias: np.ndarray, neuron: Neuron, largest: int, steps: int) -> Layer:
+    """The layer with its neurons, and as many bits of fraction as the threshold needs and 32 bits bear."""
+    threshold = neuron.threshold / layer.scale
+    fraction = 0
+    while True:
+        unit = 2.0**fraction
+        made = replace(
+            layer,
+            fraction=fraction,
+            scale=layer.scale / unit,
+            bias=np.rint(bias / layer.scale * unit).astype(np.int64),
+            threshold=np.rint(threshold * unit).astype(np.int64),
+            leak=Leak.of(neuron.beta),
+            reset=neuron.reset,
+        )
+        if not 0 < made.threshold.min() < FINE or 16 * max(_bounds(made, largest, steps)[1:]) > _LARGEST:
+            return made
+        fraction += 1
+
+
+def _largest_input(index: int, spiking: bool) -> int:
+    return LANES if index == 0 else 1 if spiking else 255
+
+
+def _bounds(layer: Layer, largest: int, steps: int) -> tuple[int, int, int]:
+    """Largest sum of weights, current and membrane (or sum of them, for the read-out) of a layer."""
+    current = layer.magnitude * largest * 2**layer.fraction + np.abs(layer.bias)
+    membrane = current
+    if layer.threshold is not None:
+        kept = layer.leak.factor / 2**15 if layer.leak.shift is None else 2.0**-layer.leak.shift
+        for _ in range(steps - 1):
+            membrane = np.ceil(kept * membrane).astype(np.int64) + 1 + current + layer.threshold
+        membrane = membrane * steps if layer.shape[1:] == (1, 1) else membrane  # the read-out adds them up
+    return int(layer.magnitude.max()), int(current.max()), int(membrane.max())
+
+
+def _activation_units(network: Network, images: torch.Tensor) -> list[float]:
+    """The unit of every hidden layer's activations, in 0..255."""
+    traces = [network.trace(part) for part in images.split(20)]
+    units = []
+    for index in range(len(network.layers) - 1):
+        values = np.concatenate([trace[index].spikes.flatten().numpy() for trace in traces])
+        units.append(max(float(np.percentile(values, _PERCENTILE)), 1e-6) / 255)
+    return units
+
+
+def _pair(constants) -> tuple[float, float] | None:
+    return None if constants is None else tuple(constants)
