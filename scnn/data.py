@@ -1,7 +1,8 @@
 """A corpus: waveforms with their classes, speakers and takes; where it comes from, and how it is split.
 
-The named corpora are the Free Spoken Digit Dataset (found locally, or downloaded and verified) and a packaged
-one made with eSpeak NG; any folder with a sub-folder of recordings per class is one too.
+The named corpora are the Free Spoken Digit Dataset (found locally, or downloaded and verified), a packaged
+one made with eSpeak NG, and two larger ones of synthetic voices (`scnn.voices`); any folder with a
+sub-folder of recordings per class is one too.
 """
 
 import gzip
@@ -28,9 +29,10 @@ import soundfile
 from filelock import FileLock
 from tqdm import tqdm
 
+from scnn import voices
 from scnn.files import cache_dir
 
-CORPORA = ("fsdd", "fsdd-1.0.8", "espeak")
+CORPORA = ("fsdd", "fsdd-1.0.8", "espeak", *voices.CORPORA)
 FSDD_VERSION = "1.0.10"
 FSDD_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v{FSDD_VERSION}.tar.gz"
 FSDD_MANIFEST = Path(__file__).parent / "fsdd.sha256"
@@ -49,6 +51,10 @@ _SOURCES = {
     "CC BY-SA 4.0): three speakers, 50 takes of each digit.",
     "espeak": "Synthetic digits from eSpeak NG, twelve voices, ten takes of each digit, packaged as a "
     "stand-in for smoke runs: what it gives says nothing about speech.",
+    "voices": f"Synthetic digits from eSpeak NG, {len(voices.VOICES)} voices, five takes of each digit: a "
+    "training aid, and results on it say nothing about people.",
+    "voices-words": f"Words and syllables that are no digits from eSpeak NG, {len(voices.VOICES)} voices, "
+    "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
 }
 _ENDINGS = (".wav", ".flac", ".ogg")
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # as Speech Commands names them
@@ -121,7 +127,8 @@ def load_corpus(
     """Load a corpus by name, or from a folder.
 
     name: "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and theo,
-        1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), or the path of a folder which holds
+        1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), "voices" and "voices-words" (synthetic
+        training aids, made by `scnn.voices` the first time), or the path of a folder which holds
         - a sub-folder of WAV, FLAC or OGG files per class. Speech Commands is such a folder: its
           `validation_list.txt` and `testing_list.txt` become `lists`, the speaker is what stands before
           `_nohash_`. Sub-folders whose name begins with `_` or `.` are no classes;
@@ -134,9 +141,11 @@ def load_corpus(
     Raises FileNotFoundError where there is no such corpus or folder, or recordings of FSDD are missing;
     ValueError, with what was found, for a folder with fewer than two classes; ValueError, naming the files,
     for what `read_audio` refuses and for recordings that are not the published ones; and what `fetch_fsdd`
-    raises.
+    and `scnn.voices.load` raise.
     """
     lists, hashes = {}, None
+    if name in voices.CORPORA:
+        return _synthetic(name, sample_rate, max_seconds)
     if name in _SPEAKERS:
         folder = _find_fsdd(name)
         if folder is None and not download:
@@ -175,6 +184,8 @@ def fingerprint(name: str | Path) -> str:
 
     A named corpus is known by its manifest; a folder by the names, sizes and times of its files.
     """
+    if name in voices.CORPORA:
+        return f"{name}-{voices.identity(name)}"
     if name in CORPORA:
         listing = sorted(_manifest(name).items())
     else:
@@ -235,10 +246,7 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
     if not np.isfinite(samples).all():
         raise ValueError(f"{path}: holds values that are not finite numbers")
     samples = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if len(samples) > max_seconds * rate:
-        samples = _loudest(samples, max(round(max_seconds * rate), 1))
-    if rate != sample_rate:
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+    samples = _fit(samples, rate, sample_rate, max_seconds)
     if np.ptp(samples) <= _SILENCE:
         raise ValueError(f"{path}: silent, it holds no signal")
     peak = np.abs(samples).max()
@@ -380,6 +388,26 @@ def _manifest(name: str) -> dict[str, str]:
     return {file: digest for file, digest in hashes.items() if file.split("_")[1] in _SPEAKERS[name]}
 
 
+def _synthetic(name: str, sample_rate: int, max_seconds: float) -> Corpus:
+    clips = sorted(voices.load(name), key=lambda clip: clip[:3])
+    classes = tuple(sorted({clip.label for clip in clips}))
+    return Corpus(
+        name=name,
+        waveforms=tuple(
+            _fit(clip.samples.astype(np.float32) / 32768, voices.SAMPLE_RATE, sample_rate, max_seconds)
+            for clip in clips
+        ),
+        sample_rate=sample_rate,
+        labels=np.array([classes.index(clip.label) for clip in clips], dtype=np.int64),
+        classes=classes,
+        speakers=np.array([clip.voice for clip in clips]),
+        takes=np.array([clip.take for clip in clips], dtype=np.int64),
+        names=tuple(f"{clip.label}_{clip.voice}_{clip.take}" for clip in clips),
+        lists={},
+        source=_SOURCES[name],
+    )
+
+
 def _find_fsdd(name: str) -> Path | None:
     """The folder of FSDD's recordings, complete for the corpus `name`; None where there is no copy yet."""
     given = os.environ.get("SCNN_FSDD")
@@ -497,6 +525,15 @@ def _read_all(
         shown = "\n  ".join(refused[:10])
         raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {shown}")
     return tuple(waveforms)
+
+
+def _fit(samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float) -> np.ndarray:
+    """At most the loudest `max_seconds` of the samples, at `sample_rate` Hz."""
+    if len(samples) > max_seconds * rate:
+        samples = _loudest(samples, max(round(max_seconds * rate), 1))
+    if rate != sample_rate:
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+    return samples
 
 
 def _loudest(samples: np.ndarray, length: int) -> np.ndarray:
