@@ -57,7 +57,7 @@ class Speaker:
 
 
 def clip(speaker: Speaker, word: str, seed: str) -> np.ndarray:
-    """One take, int16 [samples]: speed, pitch, loudness and the silence at both ends are drawn from `seed`."""
+    """One take, int16 [samples]; speed, pitch, loudness and the silence at both ends come from `seed`."""
     draw = random.Random(seed)
     samples = speaker.say(word, draw.randint(130, 260), draw.randint(25, 75), draw.randint(20, 90))
     peak = np.abs(samples).max()

@@ -134,11 +134,11 @@ def load(name: str) -> list[Clip]:
 
 
 def make(name: str, voices: tuple[str, ...] = VOICES) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Let eSpeak NG say a corpus: by voice, int32 lengths of the clips and int16 samples, one after another.
+    """Let eSpeak NG say a corpus: by voice, int32 lengths of the clips and their int16 samples.
 
-    Clips come in the order of word and take. Speed (130 to 260 words a minute), pitch, its range, loudness and
-    the silence around the word (20 to 60 ms) are drawn from the word, the voice and the take. The same wheel
-    gives the same samples, whichever `voices` are made.
+    Clips come in the order of word and take. Speed (130 to 260 words a minute), pitch, its range, loudness
+    and the silence around the word (20 to 60 ms) are drawn from the word, the voice and the take. The same
+    wheel gives the same samples, whichever `voices` are made.
 
     Raises as `load`.
     """

@@ -467,7 +467,9 @@ def test_unnamed_loose_recording_is_an_error(tmp_path):
 
 
 def test_unknown_corpus_lists_the_valid_ones():
-    with pytest.raises(FileNotFoundError, match=r"fsd: .*fsdd, fsdd-1.0.8, espeak and the path"):
+    with pytest.raises(
+        FileNotFoundError, match=r"fsd: .*fsdd, fsdd-1.0.8, espeak, voices, voices-words and the path"
+    ):
         load_corpus("fsd")
 
 
