@@ -110,8 +110,8 @@ class Program:
     def proof(self) -> pd.DataFrame:
         """Largest magnitudes that any image can cause, a row a layer.
 
-        `sum` is of weights. All are below 2^31, or there would be no program. `lanes` says whether the sum of a layer
-        of spikes fits 16 bits, and `bits` how wide its weights are stored.
+        `sum` is of weights. All are below 2^31, or there would be no program. `lanes` says whether the sum
+        of a layer of spikes fits 16 bits, and `bits` how wide its weights are stored.
         """
         rows = []
         for index, layer in enumerate(self.layers):

@@ -16,7 +16,7 @@ _CLIPS_AT_ONCE = 25  # bounds the memory that a layer's windows take
 
 @dataclass(frozen=True)
 class Result:
-    """Of each clip its `scores` [N, classes] and `answers` [N]; `hidden` activity, uint8 [N, h, w, c] a layer.
+    """Of each clip its `scores` [N, classes] and `answers` [N]; `hidden` activity, uint8 [N, h, w, c].
 
     Scores are spike counts, sums of membranes or a ReLU network's logits; the answer is the class of the
     highest score, the first of several equal ones.
