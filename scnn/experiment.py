@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -26,7 +27,7 @@ from scnn import metrics
 from scnn.data import Corpus, Split, fingerprint, load_corpus, split
 from scnn.features import Features, Images, extract, normalize, one_thread, statistics
 from scnn.files import atomic_write, cache_dir
-from scnn.models import ZOO, Network, build
+from scnn.models import Network, build
 from scnn.quantization import packed_bytes
 from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
 
@@ -71,7 +72,7 @@ class Experiment:
         for each in dataclasses.fields(self):
             if each.type is float:
                 value = getattr(self, each.name)
-                if isinstance(value, bool) or not isinstance(value, int | float):
+                if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
                     raise ValueError(f"{each.name} must be a number, not {value!r}")
                 object.__setattr__(self, each.name, float(value))
         if not isinstance(self.pretrained, bool):
@@ -85,8 +86,12 @@ class Experiment:
         return Training(self.epochs, self.batch_size, self.learning_rate, self.schedule, self.seed)
 
     def build(self, classes: int | None) -> Network:
-        """The untrained network. Raises `ValueError` if it does not have an output for each of `classes`."""
-        network = build(
+        """The untrained network, with an output for each of `classes`, or as it is written for None.
+
+        A network of the zoo gets as many outputs as there are classes. Raises `ValueError` for a notation
+        that has another number of them.
+        """
+        return build(
             self.model,
             num_steps=self.num_steps,
             beta=self.beta,
@@ -96,14 +101,8 @@ class Experiment:
             precision=self.precision,
             input_shape=(1, self.features.height, self.features.width),
             seed=self.seed,
+            classes=classes,
         )
-        *hidden, last = (layer.name for layer in network.layers)
-        if classes is not None and last != f"{classes}FC":
-            raise ValueError(
-                f"model {self.model!r} ends with {last}, but there are {classes} classes; "
-                f"write {'-'.join([*hidden, f'{classes}FC'])}"
-            )
-        return network
 
     @property
     def digest(self) -> str:
@@ -236,7 +235,7 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     for record in {each.folder: each for each in records}.values():
         done = dataclasses.asdict(record.experiment) | record.metrics | record.made
         done["features"], done["normalization"] = (done["features"][key] for key in ("kind", "normalization"))
-        done["architecture"] = ZOO.get(record.experiment.model, (record.experiment.model,))[0]
+        done["architecture"] = record.network().architecture
         done["digest"] = record.folder.name
         done["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
         rows.append({name: done.get(name) for name in COLUMNS})

@@ -171,12 +171,13 @@ def leaky(
     """`scnn.neurons.leaky`, fused. With `membrane=False` None is returned in place of membranes.
 
     `current` is `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one; the results are `[T,
-    N, ...]`. What numba does not serve here (a GPU, another type than float32) is computed by the plain
-    PyTorch loop.
+    N, ...]`, of the current's type. What numba does not serve here (a GPU, another type than float32) is
+    computed by the plain PyTorch loop.
     """
     steps = check_current(current, num_steps)
     if current.device.type != "cpu" or current.dtype != torch.float32:
-        return neurons.leaky(current, neuron, steps)
+        spikes, potentials = neurons.leaky(current, neuron, steps)
+        return spikes, potentials if membrane else None
     if current.requires_grad and torch.is_grad_enabled():
         return _Leaky.apply(current, neuron, steps, membrane)
     return _fire(current, neuron, steps, membrane)

@@ -102,6 +102,11 @@ def parse(architecture: str) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def ending_in(architecture: str, classes: int) -> str:
+    """The notation with `classes` outputs in place of its own."""
+    return re.sub(r"\d+FC$", f"{classes}FC", architecture)
+
+
 class Patch(NamedTuple):
     """Activity of a layer: inside a box of its map, and once for all neurons outside it."""
 
@@ -142,7 +147,10 @@ class Trace(NamedTuple):
 
 def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    top, bottom, left, right = _bounds(images.detach().cpu().numpy())
+    images = images.detach().cpu()
+    if images.dtype not in (torch.float32, torch.float64):
+        images = images != 0  # numpy knows no bfloat16, and numba no float16
+    top, bottom, left, right = _bounds(images.numpy())
     return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
 
 
@@ -225,6 +233,14 @@ class Network(nn.Module):
             raise ValueError(
                 f"images must be [N, {', '.join(map(str, self.input_shape))}], not {list(images.shape)}"
             )
+        dtype = self.weights[0].weight.dtype
+        if images.dtype != dtype:
+            raise ValueError(
+                f"images must be of the type of the network's weights, {dtype}, not {images.dtype}; "
+                "convert one of them"
+            )
+        if dtype == torch.float16 and self.recipe.weight_bits:
+            raise ValueError("rounded weights are not computed in float16, where their gradient overflows")
         height, width = images.shape[2:]
         padded = any(layer.padding for layer in self.layers)
         whole = traces is not None or padded or images.requires_grad
@@ -321,6 +337,7 @@ def build(
     spiking: bool | None = None,
     precision: str = "fp32",
     seed: int = 0,
+    classes: int | None = None,
 ) -> Network:
     """A network from its notation, or from a name of the `ZOO`.
 
@@ -328,12 +345,21 @@ def build(
     mean nothing to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the
     zoo's entry, and to True for a notation. `precision` is a name of `scnn.quantization.RECIPES`: what is
     rounded in training and after it. The weights are PyTorch's default initialisation from `seed`;
-    the global random state is left alone. Raises `ValueError` for a notation that cannot be read, an input
+    the global random state is left alone. `classes` is the number of outputs that is needed, if given: a
+    network of the zoo, which has the paper's ten otherwise, ends with that many; a notation must say the
+    same. Raises `ValueError` for a notation that cannot be read or has another number of outputs, an input
     too small, or a parameter out of range.
     """
     if architecture in ZOO:
         architecture, default = ZOO[architecture]
         spiking = default if spiking is None else spiking
+        if classes is not None:
+            architecture = ending_in(architecture, classes)
+    elif classes is not None and parse(architecture)[-1].units != classes:
+        raise ValueError(
+            f"model {architecture!r} ends with {parse(architecture)[-1].name}, but there are {classes} "
+            f"classes; write {ending_in(architecture, classes)}"
+        )
     recipe = quantization.recipe(precision)
     neuron = Neuron(beta, threshold, reset, slope, recipe.membrane_bits, recipe.clip_gradient)
     with torch.random.fork_rng(devices=[]):

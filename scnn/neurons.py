@@ -9,6 +9,7 @@ from snntorch import surrogate
 
 RESETS = ("subtract", "zero", "none")
 CLIP_GRADIENTS = ("masked", "straight")
+_LARGEST = 1e30  # far enough from float32's end that no step of a membrane overflows
 BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
 
 
@@ -41,12 +42,12 @@ class Neuron:
     def __post_init__(self):
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"beta must lie in 0..1, not {self.beta}")
-        if not self.threshold >= 0.0 or self.threshold == float("inf"):
-            raise ValueError(f"threshold must be a finite number of at least 0, not {self.threshold}")
+        if not 0.0 <= self.threshold <= _LARGEST:
+            raise ValueError(f"threshold must be a number from 0 to {_LARGEST:g}, not {self.threshold}")
         if self.reset not in RESETS:
             raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {self.reset!r}")
-        if not self.slope > 0.0:
-            raise ValueError(f"slope must be positive, not {self.slope}")
+        if not 0.0 < self.slope <= _LARGEST:
+            raise ValueError(f"slope must be a number above 0, up to {_LARGEST:g}, not {self.slope}")
         if isinstance(self.membrane_bits, bool) or self.membrane_bits not in range(17):
             raise ValueError(f"membrane_bits must be a whole number in 0..16, not {self.membrane_bits!r}")
         if self.membrane_bits and self.threshold == 0:
@@ -129,7 +130,7 @@ def leaky(
             membrane = membrane - reset * neuron.threshold
         if levels is not None:
             membrane = _Quantize.apply(membrane, levels, neuron.clip_gradient == "masked")
-        spikes.append(fire(membrane - neuron.threshold))
+        spikes.append(fire(membrane - neuron.threshold).to(current.dtype))  # snnTorch gives float32
         membranes.append(membrane)
     return torch.stack(spikes), torch.stack(membranes)
 

@@ -24,6 +24,7 @@ from scnn.quantization import Recipe
 FORMAT = "scnn network 1"
 READOUTS = ("spikes", "membrane")
 SCHEDULES = ("constant", "cosine")
+SEEDS = 2**63  # what PyTorch's generators can be seeded with
 _EVALUATION_BATCH = 50
 
 
@@ -46,7 +47,10 @@ class Training:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < math.inf:
+        if self.seed >= SEEDS:
+            raise ValueError(f"seed must be a whole number below 2**63, not {self.seed}")
+        rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")

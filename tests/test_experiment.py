@@ -142,7 +142,7 @@ def test_json_says_everything():
         ({"learning_rate": "1e-3"}, "learning_rate must be a number, not '1e-3'"),  # how YAML reads 1e-3
         ({"learning_rate": 0.0}, "learning_rate must be a positive number, not 0.0"),
         ({"reset": "soft"}, "reset must be one of subtract, zero, none, not 'soft'"),
-        ({"slope": -1.0}, "slope must be positive, not -1.0"),
+        ({"slope": -1.0}, r"slope must be a number above 0, up to 1e\+30, not -1.0"),
         ({"precision": "int9"}, "precision must be one of fp32, int8-paper, .*, int8, .*, not 'int9'"),
         ({"pretrained": 1}, "pretrained must be True or False, not 1"),
         ({"pretrained": True}, "pretrained must be False for precision 'fp32'"),
@@ -151,6 +151,10 @@ def test_json_says_everything():
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be one of constant, cosine, not 'linear'"),
         ({"seed": 1.5}, "seed must be a whole number of at least 0, not 1.5"),
+        ({"seed": 2**63}, r"seed must be a whole number below 2\*\*63, not 9223372036854775808"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
+        ({"threshold": 1e300}, r"threshold must be a number from 0 to 1e\+30, not 1e\+300"),
+        ({"test": float("nan")}, "test must be a number, not nan"),
     ],
 )
 def test_wrong_value_is_named_at_once(wrong, message):
@@ -169,7 +173,7 @@ def test_unknown_parameter_is_named():
         ({"corpus": "digits"}, "digits: no such corpus or folder; valid are fsdd, fsdd-1.0.8, espeak"),
         ({"split": "half"}, "kind='half': valid are 'random', 'official' and 'speaker:NAME'"),
         ({"test": 1.5}, "test=1.5 and validation=0.0 must be shares"),
-        ({"model": "B"}, "model 'B' ends with 10FC, but there are 3 classes"),
+        ({"model": "9FC"}, "model '9FC' ends with 9FC, but there are 3 classes; write 3FC"),
     ],
 )
 def test_what_does_not_fit_the_corpus_is_named_and_leaves_nothing(tiny, own_home, wrong, message):
@@ -250,6 +254,15 @@ def test_quantised_training_starts_from_scratch_or_from_the_float_weights(tiny, 
     assert record.metrics["packed_bytes"] < 0.3 * start.metrics["packed_bytes"]
     no_training()
     assert run(after).metrics == record.metrics
+
+
+def test_a_network_of_the_zoo_ends_in_as_many_outputs_as_there_are_words(tiny, no_training):
+    quantised = dataclasses.replace(tiny, model="C", epochs=1, precision="int8", pretrained=True)
+    record = run(quantised)
+    assert record.network().architecture == "6C3-P2-128FC-3FC"
+    assert table([record])["architecture"].tolist() == ["6C3-P2-128FC-3FC"]
+    no_training()
+    assert run(quantised) == record
 
 
 def test_a_table_has_a_row_for_each_training(tiny):

@@ -126,9 +126,19 @@ def test_kernel_takes_a_current_that_is_not_contiguous():
 def test_kernel_computes_float64_too():
     current = random_current(10).double()
     spikes, membrane = kernels.leaky(current)
-    assert membrane.dtype == torch.float64
-    expected = reference(current, Neuron())
-    assert torch.equal(spikes, expected[0]) and torch.equal(membrane, expected[1])
+    expected = reference(current, Neuron())  # whose spikes are always float32
+    assert torch.equal(spikes, expected[0].double()) and torch.equal(membrane, expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_spikes_and_membranes_are_of_the_current_s_type(dtype):
+    current = random_current(4).to(dtype).requires_grad_()
+    spikes, membrane = kernels.leaky(current)
+    assert spikes.dtype == membrane.dtype == dtype
+    (spikes.sum() + membrane.sum()).backward()
+    assert current.grad.dtype == dtype and current.grad.isfinite().all()
+    alone, nothing = kernels.leaky(current, membrane=False)
+    assert nothing is None and torch.equal(alone, spikes)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -143,10 +153,10 @@ def test_time_steps_that_do_not_fit_the_current_are_refused(layer, num_steps):
     [
         ({"beta": 1.5}, "beta must lie in 0..1, not 1.5"),
         ({"beta": float("nan")}, "beta must lie in 0..1, not nan"),
-        ({"threshold": -1.0}, "threshold must be a finite number of at least 0, not -1.0"),
-        ({"threshold": float("inf")}, "threshold must be a finite number of at least 0, not inf"),
+        ({"threshold": -1.0}, r"threshold must be a number from 0 to 1e\+30, not -1.0"),
+        ({"threshold": float("inf")}, r"threshold must be a number from 0 to 1e\+30, not inf"),
         ({"reset": "rest"}, "reset must be one of subtract, zero, none, not 'rest'"),
-        ({"slope": 0.0}, "slope must be positive, not 0.0"),
+        ({"slope": 0.0}, r"slope must be a number above 0, up to 1e\+30, not 0.0"),
     ],
 )
 def test_neuron_names_the_wrong_parameter(wrong, message):

@@ -82,6 +82,51 @@ def test_notation_that_cannot_be_used_is_refused(architecture, message):
         build(architecture)
 
 
+@pytest.mark.parametrize("architecture", ZOO)
+def test_a_network_of_the_zoo_takes_the_number_of_classes(architecture):
+    network = build(architecture, num_steps=1, classes=3)
+    assert network.architecture == ZOO[architecture][0].removesuffix("10FC") + "3FC"
+    assert network.spiking == ZOO[architecture][1]
+    same = build(architecture, num_steps=1, classes=10).state_dict()
+    assert all(weight.equal(same[name]) for name, weight in build(architecture).state_dict().items())
+
+
+def test_a_notation_must_say_the_number_of_classes():
+    assert build("8FC-3FC", classes=3).layers[-1].units == 3
+    with pytest.raises(ValueError, match="'8FC-9FC' ends with 9FC, but there are 3 classes; write 8FC-3FC"):
+        build("8FC-9FC", classes=3)
+
+
+@pytest.mark.parametrize("architecture", ["B", "A", "CNN"])
+@pytest.mark.parametrize(
+    ("precision", "dtype", "rounding"),
+    [
+        ("fp32", torch.float64, 1e-6),
+        ("int8", torch.float64, 1e-6),
+        ("fp32", torch.float16, 5e-3),
+        ("fp32", torch.bfloat16, 4e-2),
+        ("int8", torch.bfloat16, 4e-2),
+    ],
+)
+def test_a_network_computes_in_other_types(architecture, precision, dtype, rounding):
+    image = torch.zeros(1, 1, 32, 32)
+    image[:, :, 8:24, 10:20] = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+    network = build(architecture, num_steps=2, precision=precision)
+    expected = network(image).membrane
+    with pytest.raises(ValueError, match=f"type of the network's weights, torch.float32, not {dtype}"):
+        network(image.to(dtype))
+    output = network.to(dtype)(image.to(dtype))
+    training.loss(output, torch.tensor([1])).backward()
+    assert all(each is None or each.dtype == dtype for each in output)
+    assert relative(output.membrane.float(), expected) < rounding
+    assert all(weight.grad.isfinite().all() for weight in network.parameters())
+
+
+def test_rounded_weights_in_float16_are_refused():
+    with pytest.raises(ValueError, match="rounded weights are not computed in float16"):
+        build("B", precision="int8").half()(torch.zeros(1, 1, 32, 32).half())
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -89,9 +134,9 @@ def test_notation_that_cannot_be_used_is_refused(architecture, message):
         ({"num_steps": 2.0}, "num_steps must be a whole number of at least 1, not 2.0"),
         ({"num_steps": True}, "num_steps must be a whole number of at least 1, not True"),
         ({"beta": 1.1}, "beta must lie in 0..1, not 1.1"),
-        ({"threshold": -1}, "threshold must be a finite number of at least 0, not -1"),
+        ({"threshold": -1}, r"threshold must be a number from 0 to 1e\+30, not -1"),
         ({"reset": "rest"}, "reset must be one of subtract, zero, none, not 'rest'"),
-        ({"slope": 0}, "slope must be positive, not 0"),
+        ({"slope": 0}, r"slope must be a number above 0, up to 1e\+30, not 0"),
         ({"input_shape": (32, 32)}, r"input_shape must be .*channels, height and width.*not \(32, 32\)"),
         ({"input_shape": (0, 32, 32)}, r"input_shape must be .*not \(0, 32, 32\)"),
         ({"input_shape": (1, 32.0, 32)}, r"input_shape must be .*not \(1, 32.0, 32\)"),
