@@ -1,4 +1,4 @@
-"""Synthetic voices: how many, that they are the same every time, and what is said where they cannot be had."""
+"""Synthetic voices: how many, the same every time, and what is said where they cannot be had."""
 
 import numpy as np
 import pytest
