@@ -20,7 +20,10 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Speaker:
-    """One voice, such as "en-us+f3"; `library` and `data` are the paths that `espeakng_loader` gives."""
+    """One voice, such as "en-us+f3".
+
+    data: the folder of eSpeak NG's data. eSpeak NG has room for some 150 letters, so it is better relative.
+    """
 
     def __init__(self, library: str, data: str, voice: str) -> None:
         self._espeak = ctypes.CDLL(library)

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,9 @@ class Clip(NamedTuple):
     samples: np.ndarray
 
 
+Said = tuple[np.ndarray, np.ndarray]  # by one voice: int32 lengths of its clips, and their int16 samples
+
+
 class _Words(NamedTuple):
     spoken: tuple[str, ...]
     labels: tuple[str, ...]
@@ -89,11 +93,9 @@ CORPORA = {
 
 def identity(name: str) -> str:
     """What the corpus `name` depends on: its manifest, and the wheel's version where that is another one."""
-    version = _installed() or VERSION
-    known = sorted(_manifest(name).items())
-    return hashlib.sha256(repr((name, known, "" if version == VERSION else version)).encode()).hexdigest()[
-        :16
-    ]
+    version = _installed()
+    known = name, sorted(_manifest(name).items()), "" if version in (None, VERSION) else version
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
 def load(name: str) -> list[Clip]:
@@ -103,18 +105,18 @@ def load(name: str) -> list[Clip]:
     where that file is damaged; warns where voices do not sound exactly as the manifest says, as with another
     version of eSpeak NG.
 
-    Raises ModuleNotFoundError where the clips are not there yet and the wheel `espeakng-loader` neither, and
-    OSError, naming the voice, where eSpeak NG fails.
+    Raises ModuleNotFoundError where neither the clips nor the wheel `espeakng-loader` are there, and OSError,
+    naming the voice, where eSpeak NG fails.
     """
     file = cache_dir() / f"{name}-{identity(name)}.safetensors"
     with locked(file):
         said = _read(file, name)
         if said is None:
-            said = make(name)
+            said = make(name, VOICES)
             with atomic_write(file) as temporary:
                 save_file(_tensors(said), temporary)
     known = _manifest(name)
-    other = [voice for voice, clips in said.items() if digest(*clips) != known.get(voice)]
+    other = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
     if other:
         warnings.warn(
             f"{name}: {len(other)} of {len(said)} voices, the first is {other[0]}, do not sound exactly as "
@@ -133,8 +135,8 @@ def load(name: str) -> list[Clip]:
     return clips
 
 
-def make(name: str, voices: tuple[str, ...] = VOICES) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Let eSpeak NG say a corpus: by voice, int32 lengths of the clips and their int16 samples.
+def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
+    """Let eSpeak NG say the corpus `name`; what each voice said, by voice.
 
     Clips come in the order of word and take. Speed (130 to 260 words a minute), pitch, its range, loudness
     and the silence around the word (20 to 60 ms) are drawn from the word, the voice and the take. The same
@@ -153,25 +155,31 @@ def make(name: str, voices: tuple[str, ...] = VOICES) -> dict[str, tuple[np.ndar
     words = CORPORA[name]
     wanted = {
         "library": espeakng_loader.get_library_path(),
-        "data": espeakng_loader.get_data_path(),
         "words": words.spoken,
         "takes": words.takes,
     }
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        answers = pool.map(lambda voice: _speak(wanted | {"voice": voice}), voices)
+    data = Path(espeakng_loader.get_data_path())
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        answers = pool.map(lambda voice: _speak(wanted | {"voice": voice}, data), voices)
         answers = tqdm(answers, name, total=len(voices), unit="voice", disable=None)
         return dict(zip(voices, answers, strict=True))
+    finally:  # after a failure or Ctrl-C no other voice is begun
+        pool.shutdown(cancel_futures=True)
 
 
-def digest(lengths: np.ndarray, samples: np.ndarray) -> str:
+def digest(said: Said) -> str:
     """SHA-256 of what one voice said."""
+    lengths, samples = said
     return hashlib.sha256(lengths.astype("<i4").tobytes() + samples.astype("<i2").tobytes()).hexdigest()
 
 
-def _speak(wanted: dict) -> tuple[np.ndarray, np.ndarray]:
-    # -P: no file of this package is to be taken for one of the standard library.
-    program = [sys.executable, "-P", str(Path(__file__).with_name("_espeak.py"))]
-    answer = subprocess.run(program, input=json.dumps(wanted).encode(), capture_output=True)
+def _speak(wanted: dict, data: Path) -> Said:
+    # -P: no file of this package is to be taken for one of the standard library. The data goes by its name in
+    # the working folder because eSpeak NG refuses long paths.
+    program = [sys.executable, "-P", str(Path(__file__).with_name("_espeak.py").absolute())]
+    question = json.dumps(wanted | {"data": data.name}).encode()
+    answer = subprocess.run(program, input=question, capture_output=True, cwd=data.parent)
     if answer.returncode != 0:
         lines = answer.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise OSError(f"eSpeak NG failed for the voice {wanted['voice']} ({answer.returncode}): {lines[-1]}")
@@ -179,7 +187,7 @@ def _speak(wanted: dict) -> tuple[np.ndarray, np.ndarray]:
     return np.load(stream), np.load(stream)
 
 
-def _read(file: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+def _read(file: Path, name: str) -> dict[str, Said] | None:
     """What was written to `file`, None where there is none or it is damaged."""
     if not file.is_file():
         return None
@@ -195,15 +203,15 @@ def _read(file: Path, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]] | N
     return None
 
 
-def _tensors(said: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+def _tensors(said: dict[str, Said]) -> dict[str, np.ndarray]:
     tensors = {f"lengths {voice}": lengths for voice, (lengths, _) in said.items()}
     tensors |= {f"samples {voice}": samples for voice, (_, samples) in said.items()}
     return tensors | {"digest": _whole(said)}
 
 
-def _whole(said: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _whole(said: dict[str, Said]) -> np.ndarray:
     """SHA-256 of what all voices said, as uint8."""
-    digests = "".join(digest(*clips) for clips in said.values())
+    digests = "".join(map(digest, said.values()))
     return np.frombuffer(hashlib.sha256(digests.encode()).digest(), dtype=np.uint8)
 
 
@@ -220,11 +228,11 @@ def _installed() -> str | None:
         return None
 
 
-if (
-    __name__ == "__main__"
-):  # write the manifest again, for another version of the wheel or another set of voices
-    MANIFEST.write_text(
-        "".join(
-            f"{digest(*clips)}  {name}/{voice}\n" for name in CORPORA for voice, clips in make(name).items()
-        )
-    )
+def main() -> None:
+    """Write the manifest again, as another version of the wheel or another set of voices asks for."""
+    lines = [f"{digest(said)}  {name}/{voice}\n" for name in CORPORA for voice, said in make(name).items()]
+    MANIFEST.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()

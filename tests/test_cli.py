@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +48,12 @@ def test_data_describes_a_corpus(capsys):
     assert status == 0
     assert (about["recordings"], about["sample_rate_hz"]) == (1200, 8000)
     assert about["classes"] == list("0123456789")
+
+
+def test_a_missing_extra_is_an_error_like_others(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    status, _, errors = call(capsys, "data", "voices")
+    assert status == 1 and errors.startswith("scnn: ") and "pip install 'scnn-audio[voices]'" in errors
 
 
 def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):

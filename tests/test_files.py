@@ -32,9 +32,7 @@ def test_a_home_that_cannot_be_used_is_named_with_its_variable(home, tmp_path, m
     if prepare is not None:
         prepare(Path(place))
     monkeypatch.setattr(os, "environ", {**os.environ, "SCNN_HOME": place})
-    with pytest.raises(
-        OSError, match=r"^SCNN_HOME='.*(home|~nosuchuser).*' cannot be used \(.+\); set"
-    ):
+    with pytest.raises(OSError, match=r"^SCNN_HOME='.*(home|~nosuchuser).*' cannot be used \(.+\); set"):
         cache_dir()
 
 
