@@ -192,6 +192,8 @@ def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, 
         images = normalize(images, *constants)
     with torch.no_grad():
         output = network(images.values)
+    if not output.membrane.isfinite().all():
+        raise ValueError(f"{file}: the network's answer is not a finite number")
     counts = scores(output)[0]
     best = int(counts.argmax())
     confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()

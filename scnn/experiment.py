@@ -10,29 +10,33 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from scnn import metrics
 from scnn.data import Corpus, Split, fingerprint, load_corpus, split
 from scnn.features import Features, Images, extract, normalize, one_thread, statistics
-from scnn.files import atomic_write, cache_dir
+from scnn.files import atomic_write, cache_dir, canonical, locked, read_json, sweep, write_json
 from scnn.models import Network, build
 from scnn.quantization import packed_bytes
-from scnn.training import StateError, Training, evaluate, fit, load_network, save_network
+from scnn.training import StateError, Training, check_about, evaluate, fit, load_network, save_network
 
 VERSIONS = ("scnn-audio", "torch", "numpy", "numba", "librosa", "brevitas")
 FORMAT = 1  # raise it when the same experiment comes to give other results
+_RECORD = 2  # and this one when a record comes to be written differently
+_FILES = ("experiment.json", "metrics.json", "history.csv", "network.safetensors")  # beside made.json
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,8 @@ class Experiment:
     @property
     def digest(self) -> str:
         """Identity of the experiment, the corpus' contents included."""
-        return hashlib.sha256(f"{FORMAT} {self.to_json()} {fingerprint(self.corpus)}".encode()).hexdigest()[
-            :20
-        ]
+        identity = f"{FORMAT} {self.to_json()} {fingerprint(self.corpus)}"
+        return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:20]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -190,29 +193,40 @@ def run(
     """Train `experiment`, or read what an earlier call remembered of it.
 
     Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted goes on behind its
-    last epoch; of two processes that want the same one, the second waits and reads. A damaged record is
-    trained again, with a warning. `on_epoch` is handed to `scnn.training.fit`.
+    last epoch; of two processes that want the same one, the second waits and reads. A damaged or older record
+    is trained again, with a warning. `on_epoch` is handed to `scnn.training.fit`, which raises
+    `scnn.training.Diverged` where the loss does not stay finite; of that nothing is remembered.
     """
     folder = _folder(experiment)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.exists():
+    with suppress(OSError, ValueError):  # what is there can be read without a lock, from a read-only home too
+        return _read(folder, experiment)
+    with locked(folder):
+        if os.path.lexists(folder):
             try:
                 return _read(folder, experiment)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError) as error:
                 warnings.warn(f"{folder} is damaged ({error}): training again", stacklevel=2)
-                shutil.rmtree(folder)
+                _remove(folder)
         unfinished = folder.with_suffix(".unfinished")
+        if not unfinished.is_dir():
+            _remove(unfinished)
         try:
             _train(experiment, unfinished, on_epoch)
         except StateError as error:
             warnings.warn(f"{error}: training from the beginning", stacklevel=2)
-            shutil.rmtree(unfinished)
+            _remove(unfinished)
             _train(experiment, unfinished, on_epoch)
-        for part in unfinished.glob(".*.part"):  # of a process that was killed while writing
-            part.unlink()
+        sweep(unfinished, seconds=0)  # of a process that was killed while writing
         unfinished.rename(folder)
         return _read(folder, experiment)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 COLUMNS = [
@@ -264,7 +278,7 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
     workers = min(workers or cores, len(todo))
     if workers > 1:
         context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
-        with ProcessPoolExecutor(workers, context) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
             try:
                 jobs = {pool.submit(run, each): each for each in todo}
                 with tqdm(total=sum(map(_effort, todo)), **_PROGRESS) as progress:
@@ -276,6 +290,17 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
                 pool.shutdown(cancel_futures=True)
                 raise
     return [run(each) for each in experiments]
+
+
+def _end_with_parent() -> None:
+    """Let this process end as soon as the one that started it does, however that came about."""
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)  # what is being written has a temporary name
+
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 _PROGRESS = {
@@ -302,6 +327,13 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     """Train, from where an earlier call left off in `folder`, and write the whole record there."""
     data = load_data(experiment)
     network = experiment.build(len(data.corpus.classes))
+    about = {
+        "experiment": json.loads(experiment.to_json()),
+        "classes": data.corpus.classes,
+        "sample_rate": data.corpus.sample_rate,
+        "normalization": data.normalization,
+    }
+    check_about(about, network)  # rather than after the training
     if experiment.pretrained:
         start = run(replace(experiment, precision="fp32", pretrained=False)).network().state_dict()
         network.load_state_dict({name: start[name] for name in network.state_dict()})
@@ -322,49 +354,35 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         "macs": metrics.macs(network),
         "synops": float(active["synops"].sum()),
     }
-    about = {
-        "experiment": json.loads(experiment.to_json()),
-        "classes": data.corpus.classes,
-        "sample_rate": data.corpus.sample_rate,
-        "normalization": data.normalization,
-        "accuracy": result["accuracy"],
-    }
-    weights = folder / "network.safetensors"
-    save_network(network, weights, about)
+    save_network(network, folder / "network.safetensors", about | {"accuracy": result["accuracy"]})
     with atomic_write(folder / "history.csv") as file:
         pd.DataFrame(history).to_csv(file, index=False)
-    _write_json(folder / "experiment.json", about["experiment"])
-    _write_json(folder / "metrics.json", result)
+    write_json(folder / "experiment.json", about["experiment"])
+    write_json(folder / "metrics.json", result)
     seconds = round(sum(epoch["seconds"] for epoch in history), 2)
-    made = {"format": FORMAT, "weights_sha256": _hash(weights), "seconds": seconds} | _circumstances()
-    _write_json(folder / "made.json", made)
+    made = {"format": _RECORD, "seconds": seconds} | _circumstances()
+    write_json(folder / "made.json", made | {"checksum": _checksum(folder, made)})
     state.unlink()
 
 
 def _read(folder: Path, experiment: Experiment) -> Record:
     """The record in `folder`; an error if a file of it is missing, altered or of another experiment."""
-    found, measured, made = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("experiment", "metrics", "made")
-    )
-    if found != json.loads(experiment.to_json()) or made["format"] != FORMAT:
+    found, measured, made = (read_json(folder / f"{name}.json") for name in ("experiment", "metrics", "made"))
+    known = isinstance(made, dict) and made.get("format") == _RECORD
+    if not known or found != json.loads(experiment.to_json()):
         raise ValueError("it is of another experiment or format")
-    if "accuracy" not in measured:
-        raise ValueError("metrics.json lacks the accuracy")
-    if made["weights_sha256"] != _hash(folder / "network.safetensors"):
-        raise ValueError("the weights are not those that were written")
-    record = Record(folder, experiment, measured, made)
-    if len(record.history) != experiment.epochs:
-        raise ValueError("the history is not complete")
-    return record
+    written = {name: value for name, value in made.items() if name != "checksum"}
+    if made.get("checksum") != _checksum(folder, written):
+        raise ValueError("its contents are not those that were written, the checksum differs")
+    return Record(folder, experiment, measured, made)
 
 
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write_text(json.dumps(content, indent=1))
+def _checksum(folder: Path, made: dict[str, Any]) -> str:
+    """SHA-256 over all that the record in `folder` says; `made` is what made.json does, without this."""
+    digest = hashlib.sha256(canonical(made).encode())
+    for name in _FILES:
+        digest.update(f"{name}\0".encode() + hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _circumstances() -> dict[str, Any]:

@@ -12,23 +12,22 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from scipy.signal import butter, sosfilt
 
 from scnn._torchaudio import torchaudio
 from scnn.data import Corpus
-from scnn.files import atomic_write, cache_dir
+from scnn.files import cache_dir, load_tensors, locked, save_tensors, sweep
 
 KINDS = ("mfcc", "logmel", "energy")
 NORMALIZATIONS = ("none", "clip", "band", "train")
+MAX_RATE = 384_000  # Hz
 
 _MELS = 128  # librosa's default number of mel bands, of which an MFCC is the cosine transform
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults, in samples
@@ -37,7 +36,10 @@ _RANGE_DB = 80.0  # and its range below the loudest band of the clip
 _LOWEST_HZ, _HIGHEST = 100.0, 0.95  # the filter bank's outer edges: Hz, and a share of the Nyquist frequency
 _WINDOWS_AT_ONCE = 256  # keeps a batch of windows and their spectra in the processor's cache
 _SAMPLES_AT_ONCE = 2**20  # bounds the memory that a group of clips takes
-_FORMAT = 1  # raise it when the same waveforms and features come to give other images
+_MOST = {"bands": 256, "hop": 2**16, "frame": 2**16, "height": 1024, "width": 1024}
+_LARGEST = 2**26  # values in all frames of one clip: half a gigabyte, a second or two
+_FORMAT = 2  # raise it when the same waveforms and features come to give other images, or another file
+_FILE = "scnn images 1"
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ class Features:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(valid)}")
         if self.frame is None:
             object.__setattr__(self, "frame", 256 if self.kind == "energy" else 2048)
-        for name in ("bands", "hop", "frame", "height", "width"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
+            if value > most:
+                raise ValueError(f"{name}={value!r}: must be at most {most}")
             object.__setattr__(self, name, int(value))
         if self.frame % 2:
             raise ValueError(f"frame={self.frame}: must be even, so that a frame has a centre")
@@ -88,7 +92,8 @@ class Features:
         if self.kind == "mfcc" and self.bands > _MELS:
             raise ValueError(f"bands={self.bands}: must be at most {_MELS} for kind='mfcc'")
         if self.trim_db is not None:
-            if not isinstance(self.trim_db, int | float) or not 0 < self.trim_db < math.inf:
+            number = not isinstance(self.trim_db, bool) and isinstance(self.trim_db, int | float)
+            if not number or not 0 < self.trim_db < math.inf:
                 raise ValueError(f"trim_db={self.trim_db!r}: must be a number of dB above 0, or None")
             object.__setattr__(self, "trim_db", float(self.trim_db))
 
@@ -116,18 +121,16 @@ def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
     the left). Clips with more frames than the image is wide keep the frames in the middle.
 
     The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and
-    the features; a damaged file there is computed again, with a warning. `cache=False` neither reads nor
-    writes.
+    the features; a damaged file there is computed again, with a warning. Of several processes that want the
+    same images, one computes them. Where they cannot be kept (a full disk, a home that is read only), a
+    warning says so. `cache=False` neither reads nor writes.
 
     Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite or not
     one-dimensional.
     """
-    path = cache_dir() / "features" / f"{_digest(corpus, features)}.safetensors" if cache else None
-    images = _load(path) if path is not None and path.exists() else None
+    images = _cached(corpus, features) if cache else None
     if images is None:
         images = _compute(corpus.waveforms, corpus.sample_rate, features, corpus.names)
-        if path is not None:
-            _save(images, path)
     return _normalized(images, features.normalization)
 
 
@@ -136,8 +139,8 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
 
     Raises ValueError for a waveform that is empty, silent, not finite or not one-dimensional.
     """
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz")
+    if not 0 < sample_rate <= MAX_RATE:
+        raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz and at most {MAX_RATE}")
     images = _compute([np.asarray(waveform)], sample_rate, features, ["waveform"])
     return _normalized(images, features.normalization)
 
@@ -238,7 +241,7 @@ def _compute(
 ) -> Images:
     """The images of the waveforms, not normalised."""
     for waveform, name in zip(waveforms, names, strict=True):
-        _check(waveform, name)
+        _check(waveform, name, features)
     values = np.zeros((len(waveforms), 1, features.height, features.width), dtype=np.float32)
     window = np.zeros((len(waveforms), features.height, features.width), dtype=bool)
     top = (features.height - features.bands) // 2
@@ -262,13 +265,19 @@ def _compute(
     return Images(torch.from_numpy(values), torch.from_numpy(window))
 
 
-def _check(waveform: np.ndarray, name: str) -> None:
+def _check(waveform: np.ndarray, name: str, features: Features) -> None:
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"{name}: a waveform must be [samples] and not empty, got shape {waveform.shape}")
     if not np.isfinite(waveform).all():
         raise ValueError(f"{name}: the waveform has samples that are not finite numbers")
     if not waveform.any():
         raise ValueError(f"{name}: the waveform is silent, all samples are 0")
+    values = (1 + len(waveform) // features.hop) * max(features.frame, _MELS, features.bands)
+    if values > _LARGEST:
+        raise ValueError(
+            f"{name}: {len(waveform)} samples with hop={features.hop} and frame={features.frame} are too "
+            f"many frames ({values} values of at most {_LARGEST}); use a larger hop, or a shorter recording"
+        )
 
 
 def _matrices(clips: Sequence[np.ndarray], sample_rate: int, features: Features) -> list[np.ndarray]:
@@ -354,29 +363,32 @@ def _digest(corpus: Corpus, features: Features) -> str:
     return digest.hexdigest()
 
 
-def _checksum(images: Images) -> str:
-    digest = hashlib.blake2b(images.values.numpy(), digest_size=16)
-    digest.update(images.window.numpy())
-    return digest.hexdigest()
-
-
-def _save(images: Images, path: Path) -> None:
-    with atomic_write(path) as file:
-        tensors = {"values": images.values, "window": images.window}
-        save_file(tensors, file, metadata={"checksum": _checksum(images)})
-
-
-def _load(path: Path) -> Images | None:
-    """The images in a cache file; None, with a warning, if it is damaged."""
+def _cached(corpus: Corpus, features: Features) -> Images | None:
+    """The images out of the cache, computed if need be; None, with a warning, where it cannot be written."""
+    path = cache_dir() / "features" / f"{_digest(corpus, features)}.safetensors"
     try:
-        with safe_open(path, "pt") as file:
-            images = Images(file.get_tensor("values"), file.get_tensor("window"))
-            checksum = file.metadata()["checksum"]
-    except (SafetensorError, KeyError, TypeError) as error:
-        problem = str(error)
-    else:
-        if checksum == _checksum(images):
-            return images
-        problem = "its checksum does not fit"
-    warnings.warn(f"{path} is damaged ({problem}): computing these features again", stacklevel=3)
-    return None
+        return _load(path, len(corpus), features)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} is damaged ({error}): computing these features again", stacklevel=3)
+    images = None
+    try:
+        with locked(path):
+            with suppress(OSError, ValueError):  # another process may have been faster
+                return _load(path, len(corpus), features)
+            images = _compute(corpus.waveforms, corpus.sample_rate, features, corpus.names)
+            save_tensors(path, _FILE, {}, {"values": images.values, "window": images.window})
+            sweep(path.parent)
+    except OSError as error:
+        warnings.warn(f"{error}. These features are not kept, and computed again each time", stacklevel=3)
+    return images
+
+
+def _load(path: Path, count: int, features: Features) -> Images:
+    size = features.height, features.width
+    shapes = {"values": (count, 1, *size), "window": (count, *size)}
+    _, tensors = load_tensors(path, _FILE, largest=8 * count * size[0] * size[1] + 2**20)
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
+        raise ValueError("its images are of another shape")
+    return Images(tensors["values"], tensors["window"])

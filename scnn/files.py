@@ -1,17 +1,27 @@
 """Everything that is kept on disk: the home, locks, and files that are written whole or not at all."""
 
 import glob
+import hashlib
+import json
 import os
 import secrets
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pooch
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+LARGEST_FILE = 2**29  # bytes of a network or a training state
+_LARGEST_HEADER = 2**23
+_LARGEST_JSON = 2**24
+_DTYPES = {"F32": torch.float32, "BOOL": torch.bool}  # of all that is kept
 _LEFT = 3600.0  # seconds after which a temporary file is taken for one that a killed process left
 
 
@@ -64,7 +74,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with open(temporary, "r+b") as written:  # Windows refuses to flush what is open for reading alone
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # the latter for a disk that is full
+    except OSError as error:
         raise OSError(f"{path} could not be written ({error}); it was left as it was") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,3 +89,106 @@ def sweep(folder: Path, name: str = "*", seconds: float = _LEFT) -> None:
                 left.unlink()
         except FileNotFoundError:  # another process was faster
             pass
+
+
+def canonical(content: Any) -> str:
+    """JSON that is the same for equal contents; `ValueError` for numbers that are not finite."""
+    return json.dumps(content, sort_keys=True, allow_nan=False)
+
+
+def parse_json(text: str | bytes, source: Path) -> Any:
+    """What JSON says; `ValueError` naming its `source` for what is no JSON, or has numbers not finite."""
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: not JSON, or damaged ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; errors as of `parse_json`."""
+    with open(path, "rb") as file:
+        content = file.read(_LARGEST_JSON + 1)
+    if len(content) > _LARGEST_JSON:
+        raise ValueError(f"{path}: of more than the {_LARGEST_JSON} bytes that are read")
+    return parse_json(content, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people to read; `ValueError` for numbers that are not finite."""
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be written ({error})") from error
+    with atomic_write(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def save_tensors(path: Path, form: str, about: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file of tensors (float32 or bool) and of what they are, `about`, any JSON.
+
+    Its header is plain text, and holds a checksum of all that the file says. Equal contents give equal files.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = json.loads(canonical(about))
+    header = {"format": form, "about": about, "checksum": _checksum(form, about, tensors)}
+    # One entry: safetensors writes several in random order.
+    content = save(tensors, {"scnn": canonical(header)})
+    with atomic_write(path) as file:
+        file.write_bytes(content)
+
+
+def load_tensors(path: Path, form: str, largest: int = LARGEST_FILE) -> tuple[Any, dict[str, torch.Tensor]]:
+    """What `save_tensors` wrote: `about` and the tensors. Nothing in the file is ever executed.
+
+    Raises `FileNotFoundError`, and `ValueError` with the reason for a file of more than `largest` bytes, that
+    is of another format than `form`, or that does not say what was written.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    # Read here, as safetensors opens no file whose name is not UTF-8.
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise ValueError(f"{path}: of {size} bytes, more than the {largest} that are read")
+        content = file.read(size)
+    try:
+        header = _header(content)
+        found, about = header.get("format"), header.get("about")
+        if found == form:
+            tensors = load(content)
+            unchanged = header.get("checksum") == _checksum(form, about, tensors)
+    except (SafetensorError, RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+    if found != form:
+        raise ValueError(f"{path}: its header says format {found!r}; this reads {form!r}")
+    if not unchanged:
+        raise ValueError(f"{path}: its contents are not those that were written, the checksum differs")
+    return about, tensors
+
+
+def _header(content: bytes) -> Any:
+    """What a file's header says of it; an error where it says more than we ever write."""
+    (length,) = struct.unpack("<Q", content[:8]) if len(content) >= 8 else (0,)
+    if not 0 < length <= min(_LARGEST_HEADER, len(content) - 8):
+        raise ValueError(f"a header of {length} bytes")
+    entries = json.loads(content[8 : 8 + length])
+    metadata = entries.pop("__metadata__", {})
+    for name, entry in entries.items():
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{name} is of dtype {entry['dtype']}; valid are {', '.join(_DTYPES)}")
+    if set(metadata) != {"scnn"}:
+        return {"format": metadata.get("format")}  # of another program, or an older version
+    return json.loads(metadata["scnn"])
+
+
+def _checksum(form: str, about: Any, tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over the format, the description, and each tensor's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(canonical([form, about]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from scnn import kernels, quantization
 from scnn.boxed import boxed_linear
+from scnn.checks import whole
 from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
 
@@ -34,6 +35,10 @@ ZOO = {  # name: (architecture, spiking)
     "AlexNet": (ALEXNET, False),
     "SpikingAlexNet": (ALEXNET, True),
 }
+_MOST_LAYERS, _MOST_STEPS = 64, 1000
+_MOST_VALUES = 2**26  # that all neurons have in all time steps of one recording: 256 MB of each kind
+_MOST_MACS = 2**36  # of one recording: seconds
+_MOST_WEIGHTS = 2**25  # AlexNet has 23 million
 TOKEN = re.compile(
     r"(?P<channels>\d+)C(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:p(?P<padding>\d+))?"
     r"|P(?P<pool>\d+)(?:s(?P<pool_stride>\d+))?"
@@ -64,6 +69,8 @@ class Layer:
 
 def parse(architecture: str) -> tuple[Layer, ...]:
     """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
+    if not isinstance(architecture, str) or len(architecture) > 32 * _MOST_LAYERS:
+        raise ValueError(f"architecture must be text, of at most {_MOST_LAYERS} layers")
     layers: list[Layer] = []
     for token in architecture.split("-"):
         match = TOKEN.fullmatch(token)
@@ -188,27 +195,57 @@ class Network(nn.Module):
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
         self.output_neuron = neuron if recipe.round_output else replace(neuron, membrane_bits=0)
         self.layers = parse(architecture)
-        if len(self.input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_shape):
+        if len(self.input_shape) != 3 or not all(type(n) is int and n > 0 for n in self.input_shape):
             raise ValueError(
                 f"input_shape must be channels, height and width, all at least 1, not {self.input_shape}"
             )
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-            raise ValueError(f"num_steps must be a whole number of at least 1, not {num_steps!r}")
+        if not isinstance(spiking, bool):
+            raise ValueError(f"spiking must be True or False, not {spiking!r}")
+        whole("num_steps", num_steps, 1, _MOST_STEPS)
+        self._check_size()
         self.weights = nn.ModuleList()
         channels, *size = input_shape
         for layer in self.layers:
             if layer.kernel:
                 size = layer.pooled(layer.convolved(size))
-                if min(size) < 1:
-                    raise ValueError(
-                        f"input_shape {input_shape} is too small for {layer.name!r} in {architecture!r}"
-                    )
                 sizes = channels, layer.units, layer.kernel, layer.stride, layer.padding
                 self.weights.append(quantization.convolution(recipe, *sizes))
             else:
                 self.weights.append(quantization.linear(recipe, channels * size[0] * size[1], layer.units))
                 size = (1, 1)
             channels = layer.units
+
+    def _check_size(self) -> None:
+        """Refuse, before anything is made, layers that do not fit their maps, or would fill the memory."""
+        if len(self.layers) > _MOST_LAYERS:
+            raise ValueError(f"architecture has {len(self.layers)} layers of at most {_MOST_LAYERS}")
+        channels, *size = self.input_shape
+        values, macs, weights = channels * size[0] * size[1], 0, 0
+        for index, layer in enumerate(self.layers):
+            times = self.num_steps if self.spiking and index else 1  # the first layer's current is constant
+            if layer.kernel:
+                convolved = layer.convolved(size)
+                size = layer.pooled(convolved)
+                if min(size) < 1:
+                    raise ValueError(
+                        f"input_shape {self.input_shape} is too small for {layer.name!r} in "
+                        f"{self.architecture!r}"
+                    )
+                outputs = layer.units * convolved[0] * convolved[1]
+                inputs = channels * layer.kernel**2
+            else:
+                outputs, inputs = layer.units, channels * size[0] * size[1]
+                size = (1, 1)
+            macs += times * outputs * inputs
+            weights += layer.units * inputs
+            values += self.num_steps * outputs
+            channels = layer.units
+        if values > _MOST_VALUES or macs > _MOST_MACS or weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"{self.architecture!r} on input_shape {self.input_shape} with num_steps={self.num_steps} is "
+                f"too large: {weights} weights (at most {_MOST_WEIGHTS}), and for one recording {values} "
+                f"values (at most {_MOST_VALUES}) and {macs} multiplications (at most {_MOST_MACS})"
+            )
 
     def extra_repr(self) -> str:
         unit = f"num_steps={self.num_steps}, {self.neuron}" if self.spiking else "ReLU"

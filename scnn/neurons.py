@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from snntorch import surrogate
 
+from scnn.checks import number
+
 RESETS = ("subtract", "zero", "none")
 CLIP_GRADIENTS = ("masked", "straight")
 _LARGEST = 1e30  # far enough from float32's end that no step of a membrane overflows
@@ -40,6 +42,8 @@ class Neuron:
     )
 
     def __post_init__(self):
+        for name in ("beta", "threshold", "slope"):
+            number(name, getattr(self, name))
         if not 0.0 <= self.beta <= 1.0:
             raise ValueError(f"beta must lie in 0..1, not {self.beta}")
         if not 0.0 <= self.threshold <= _LARGEST:
@@ -48,8 +52,9 @@ class Neuron:
             raise ValueError(f"reset must be one of {', '.join(RESETS)}, not {self.reset!r}")
         if not 0.0 < self.slope <= _LARGEST:
             raise ValueError(f"slope must be a number above 0, up to {_LARGEST:g}, not {self.slope}")
-        if isinstance(self.membrane_bits, bool) or self.membrane_bits not in range(17):
-            raise ValueError(f"membrane_bits must be a whole number in 0..16, not {self.membrane_bits!r}")
+        bits = self.membrane_bits
+        if isinstance(bits, bool) or not isinstance(bits, int) or bits not in range(17):
+            raise ValueError(f"membrane_bits must be a whole number in 0..16, not {bits!r}")
         if self.membrane_bits and self.threshold == 0:
             raise ValueError("threshold must be above 0 where membrane_bits quantises the membrane by it")
         if self.clip_gradient not in CLIP_GRADIENTS:

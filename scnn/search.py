@@ -13,20 +13,21 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from scnn import metrics
 from scnn.data import fingerprint
 from scnn.experiment import Experiment, load_data, run, state_file
-from scnn.files import atomic_write, cache_dir
+from scnn.files import atomic_write, cache_dir, locked, parse_json, read_json, write_json
+from scnn.training import Diverged
 
 # In a notebook, importing Ray would tell that ipywidgets are missing, which nothing here uses.
 logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
@@ -134,17 +135,17 @@ def search(
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_dir() / "searches" / digest
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder):
         journal = _Journal(folder, described)
+        if storage is not None:
+            where = str(storage) if "://" in str(storage) else str(Path(storage).resolve())
+            storage = f"{where.rstrip('/')}/{digest}"
         if any(number not in journal.ended for number in range(trials)):
-            if storage is not None:
-                where = str(storage) if "://" in str(storage) else str(Path(storage).resolve())
-                storage = f"{where.rstrip('/')}/{digest}"
             asha = ASHAScheduler("epoch", "accuracy", "max", base.epochs, grace, reduction)
             rungs = sorted({min(grace * reduction**k, base.epochs) for k in range(base.epochs)})
             with _session(address):
                 _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage, max_concurrent)
-            _clean(base, journal, storage)
+        _clean(base, journal, storage)  # also what a search that was killed at its end has left
         return _result(base, journal, trials)
 
 
@@ -224,14 +225,13 @@ class _Journal:
         advice = "remove the folder to search anew (what was trained completely is remembered elsewhere)"
         if self.file.exists() or about.exists():
             try:
-                if json.loads(about.read_text()) != described:
+                if read_json(about) != described:
                     raise ValueError("search.json is of another search")
                 self._read(set(described["space"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{folder} cannot be gone on from ({error}); {advice}") from error
         else:
-            with atomic_write(about) as file:
-                file.write_text(json.dumps(described, indent=1))
+            write_json(about, described)
 
     def _read(self, names: set[str]) -> None:
         text = self.file.read_text() if self.file.exists() else ""
@@ -241,7 +241,7 @@ class _Journal:
                 file.write_text(whole and f"{whole}\n")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                self._take(json.loads(line), names)
+                self._take(parse_json(line, self.file), names)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"line {number} of {self.file.name}: {error!r}") from error
 
@@ -252,7 +252,8 @@ class _Journal:
                 raise ValueError("a suggestion out of order, or of another space")
             self.suggested[number] = entry["parameters"]
         else:
-            if number not in self.suggested or not entry["accuracies"]:
+            known = entry.keys() >= {"status", "accuracies", *_MEASURED}
+            if number not in self.suggested or not known or not entry["accuracies"]:
                 raise ValueError("the end of a trial that was not suggested, or without an epoch")
             self.ended[number] = entry
 
@@ -267,7 +268,7 @@ class _Journal:
 
     def _write(self, entry: dict[str, Any]) -> None:
         with self.file.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -333,7 +334,9 @@ class _Watch(tune.Callback):
         number, last = trial.config["number"], trial.last_result
         accuracies = [value for _, value in sorted(self.accuracies[number].items())]
         status = "finished" if len(accuracies) == self.epochs else "stopped"
-        outcome = {"status": status, "accuracies": accuracies} | {name: last[name] for name in _MEASURED}
+        outcome = {"status": status, "accuracies": accuracies} | {
+            name: None if np.isnan(last[name]) else last[name] for name in _MEASURED
+        }
         self.journal.end(number, outcome)
         self.bar.update()
         self.bar.set_postfix(best=f"{max(end['accuracies'][-1] for end in self.journal.ended.values()):.3f}")
@@ -423,7 +426,11 @@ def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs:
     if storage is not None and _exists(kept):
         state.parent.mkdir(parents=True, exist_ok=True)
         copy_files(kept, str(state))
-    record = run(experiment, after_epoch)
+    try:
+        record = run(experiment, after_epoch)
+    except Diverged:  # no answer is as bad; the other trials go on
+        tune.report({"epoch": told + 1, "accuracy": 0.0} | dict.fromkeys(_MEASURED, np.nan))
+        return
     tell(record.network(), record.history.to_dict("records"), record.metrics["accuracy"])
 
 
@@ -445,7 +452,11 @@ def _clean(base: Experiment, journal: _Journal, storage: str | None) -> None:
     for number, end in journal.ended.items():
         if end["status"] == "stopped":
             experiment = dataclasses.replace(base, **journal.suggested[number])
-            shutil.rmtree(state_file(experiment).parent, ignore_errors=True)
+            folder = state_file(experiment).parent
+            if folder.exists():
+                # Where another process holds the lock, the folder is in use.
+                with suppress(Timeout), FileLock(folder.with_suffix(".lock"), timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
     if storage is not None:
         system, path = FileSystem.from_uri(storage)
         if system.get_file_info(path).type == FileType.Directory:
@@ -459,7 +470,7 @@ def _result(base: Experiment, journal: _Journal, trials: int) -> Search:
         rows.append(
             journal.suggested[number]
             | {"status": end["status"], "epochs": len(end["accuracies"]), "accuracy": end["accuracies"][-1]}
-            | {name: end[name] for name in _MEASURED}
+            | {name: np.nan if end[name] is None else end[name] for name in _MEASURED}
         )
     table = pd.DataFrame(rows).rename_axis("trial")
     finished = table[table["status"] == "finished"]

@@ -1,9 +1,8 @@
 """Training a network: loss, read-out, epochs, and checkpoints from which training goes on after a kill."""
 
-import hashlib
-import json
 import math
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,25 +10,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 from tqdm import tqdm
 
-from scnn.files import atomic_write
+from scnn.checks import finite, whole
+from scnn.features import MAX_RATE, Features
+from scnn.files import load_tensors, save_tensors
 from scnn.models import Network
 from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
 
-FORMAT = "scnn network 1"
+FORMAT = "scnn network 2"
 READOUTS = ("spikes", "membrane")
 SCHEDULES = ("constant", "cosine")
 SEEDS = 2**63  # what PyTorch's generators can be seeded with
 _EVALUATION_BATCH = 50
+_MOST = {"epochs": 10_000, "batch_size": 100_000, "seed": SEEDS - 1}
+_LONGEST_NAME = 100  # characters of a class
 
 
 class StateError(ValueError):
     """A training state that cannot be gone on from: damaged, or of another training."""
+
+
+class Diverged(ValueError):
+    """A training whose loss or weights are no longer finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,7 @@ class Training:
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if self.seed >= SEEDS:
-            raise ValueError(f"seed must be a whole number below 2**63, not {self.seed}")
+            whole(name, getattr(self, name), least, _MOST[name])
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
@@ -136,7 +137,7 @@ def fit(
     is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
     with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
     a terminal. `on_epoch` is called with the network and the history so far, after each epoch and where
-    training goes on.
+    training goes on. Raises `Diverged`, naming epoch and learning rate, where the loss stops being finite.
     """
     optimizer = adam(network, training.learning_rate)
     history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
@@ -153,10 +154,15 @@ def fit(
         total, right = 0.0, 0
         for batch in order.split(training.batch_size):
             value, correct = step(network, optimizer, images[batch], labels[batch])
+            if not math.isfinite(value):
+                raise _diverged(training, epoch)
             total += value * len(batch)
             right += correct
         network.eval()
         tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
+        finite_now = all(weight.isfinite().all() for weight in network.state_dict().values())
+        if not (finite_now and all(map(math.isfinite, tested.values()))):
+            raise _diverged(training, epoch)
         seconds = time.perf_counter() - start
         row = {
             "epoch": epoch + 1,
@@ -175,18 +181,22 @@ def fit(
     return history
 
 
+def _diverged(training: Training, epoch: int) -> Diverged:
+    return Diverged(
+        f"the loss or the weights are no longer finite in epoch {epoch + 1}, at a learning_rate of "
+        f"{training.rate(epoch):g}; try a lower one"
+    )
+
+
 def save_network(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
     """Write weights and description to a safetensors file; `about` is any JSON to keep beside them.
 
-    The file's header is plain JSON text, and holds all that `load_network` needs.
+    Of `about`, `check_about` looks at what `scnn predict` needs. The file's header is plain JSON text, and
+    holds all that `load_network` needs, with a checksum of the whole. Equal networks give equal files.
     """
-    header = {
-        "format": FORMAT,
-        "network": json.dumps(_description(network)),
-        "about": json.dumps(about or {}),
-    }
-    with atomic_write(Path(path)) as file:
-        save_file({name: weight.contiguous() for name, weight in network.state_dict().items()}, file, header)
+    check_about(about or {}, network)
+    kept = {"network": _description(network), "about": about or {}}
+    save_tensors(Path(path), FORMAT, kept, network.state_dict())
 
 
 def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
@@ -194,44 +204,88 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
 
     Nothing in the file is ever executed.
 
-    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged, was not written
-    by `save_network`, or whose weights do not fit its description.
+    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged or altered, was
+    not written by `save_network`, or whose weights do not fit its description or are not finite.
     """
-    header, weights = read_tensors(Path(path), FORMAT)
+    kept, weights = load_tensors(Path(path), FORMAT)
     try:
-        saved = json.loads(header["network"])
+        saved, about = dict(kept["network"]), kept["about"]
         neuron, recipe = Neuron(**saved.pop("neuron")), Recipe(**saved.pop("recipe", {}))
         with torch.device("meta"):  # shapes alone: a forged header must not make us fill the memory
             network = Network(neuron=neuron, recipe=recipe, **saved)
-        about = json.loads(header["about"])
+        check_about(about, network)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"{path}: the description of the network in its header cannot be used ({error})"
         ) from error
-    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
-    found = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if expected != found or any(weight.dtype != torch.float32 for weight in weights.values()):
+    expected = network.state_dict()
+    if _shapes(weights) != _shapes(expected):
         raise ValueError(
-            f"{path}: its weights do not fit {network.architecture}: {found} instead of {expected}"
+            f"{path}: its weights do not fit {network.architecture}: "
+            f"{_shapes(weights)} instead of {_shapes(expected)}"
         )
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError(f"{path}: it has weights that are not finite numbers")
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(True)
     return network.eval(), about
 
 
-def read_tensors(path: Path, form: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Header and tensors of a safetensors file of the format `form`; errors as `load_network`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
-    if header.get("format") != form:
-        raise ValueError(f"{path}: its header says format {header.get('format')!r}; this reads {form!r}")
-    return header, tensors
+def check_about(about: dict[str, Any], network: Network) -> None:
+    """Check what is said beside `network` about its recordings, as far as it is there.
+
+    classes: a name for each output, which a terminal can print.
+    sample_rate: Hz.
+    normalization: None, or mean and deviation.
+    experiment: a dictionary whose `features` are those of the network's images.
+
+    Raises `ValueError` naming the entry.
+    """
+    if not isinstance(about, dict):
+        raise ValueError(f"about must be a dictionary, not {about!r}")
+    if "classes" in about:
+        classes, outputs = about["classes"], network.layers[-1].units
+        if not isinstance(classes, list | tuple) or len(set(map(str, classes))) != outputs != len(classes):
+            raise ValueError(f"classes must be {outputs} different names, not {classes!r}")
+        for name in classes:
+            if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not _printable(name):
+                raise ValueError(
+                    f"classes must be names of 1 to {_LONGEST_NAME} characters without control characters, "
+                    f"not {name!r}"
+                )
+    if "sample_rate" in about:
+        whole("sample_rate", about["sample_rate"], 1, MAX_RATE)
+    constants = about.get("normalization")
+    if constants is not None:
+        if not isinstance(constants, list | tuple) or len(constants) != 2:
+            raise ValueError(f"normalization must be None, or mean and deviation, not {constants!r}")
+        mean, deviation = (finite("normalization", value) for value in constants)
+        if abs(mean) > 1e9 or not 1e-9 <= deviation <= 1e9:
+            raise ValueError(f"normalization must be a mean and a deviation above 0, not {constants!r}")
+    if "experiment" in about:
+        features = Features(**about["experiment"]["features"])
+        if (features.height, features.width) != network.input_shape[1:]:
+            raise ValueError(
+                f"features give images of {features.height} x {features.width}, "
+                f"and the network takes {network.input_shape[1]} x {network.input_shape[2]}"
+            )
+
+
+def _printable(text: str) -> bool:
+    """Whether `text` has no characters that control a terminal, end lines or turn the writing direction."""
+    turning = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return not any(
+        unicodedata.category(each) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(each) in turning
+        for each in text
+    )
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    """Shape of each tensor, and its dtype where that is not float32."""
+    return {
+        name: tuple(tensor.shape) if tensor.dtype == torch.float32 else (str(tensor.dtype), *tensor.shape)
+        for name, tensor in sorted(tensors.items())
+    }
 
 
 def _description(network: Network) -> dict[str, Any]:
@@ -245,8 +299,9 @@ def _description(network: Network) -> dict[str, Any]:
     }
 
 
-_STATE = "scnn training state 1"
+_STATE = "scnn training state 2"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of each weight
+_COLUMNS = ("seconds", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "held_out_accuracy_membrane")
 
 
 def _suspend(state, network, optimizer, training, history) -> None:
@@ -255,39 +310,35 @@ def _suspend(state, network, optimizer, training, history) -> None:
         network.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
     ):
         tensors |= {f"{moment}/{name}": value for moment, value in moments.items()}
-    about = {
-        "training": asdict(training),
-        "network": _description(network),
-        "history": history,
-        "checksum": _checksum(tensors),
-    }
-    with atomic_write(state) as file:
-        save_file(tensors, file, {"format": _STATE, "about": json.dumps(about)})
-
-
-def _checksum(tensors) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    about = {"training": asdict(training), "network": _description(network), "history": history}
+    save_tensors(state, _STATE, about, tensors)
 
 
 def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
     try:
-        header, tensors = read_tensors(state, _STATE)
-    except ValueError as error:
-        raise StateError(str(error)) from error
-    try:
-        about = json.loads(header["about"])
-        history, own = about["history"], {"training": asdict(training), "network": _description(network)}
-        belongs, checksum = all(about[name] == value for name, value in own.items()), about["checksum"]
-    except (KeyError, TypeError, ValueError) as error:
+        about, tensors = load_tensors(state, _STATE)
+        own = {"training": asdict(training), "network": _description(network)}
+        history = about["history"]
+        belongs = all(about[name] == value for name, value in own.items())
+        whole("epochs of its history", len(history), 1, training.epochs)
+        for number, row in enumerate(history, 1):
+            if row["epoch"] != number or row.keys() < {*_COLUMNS}:
+                raise ValueError(f"row {number} of its history is not one of a training")
+            for name, value in row.items():
+                finite(name, value)
+    except (FileNotFoundError, ValueError) as error:
+        raise StateError(str(error) if str(state) in str(error) else f"{state}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{state}: its header cannot be used ({error})") from error
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
     weights = dict(network.named_parameters())
-    if checksum != _checksum(tensors):
-        raise StateError(f"{state}: its contents are not those that were written")
+    expected = {f"weight/{name}": tuple(weight.shape) for name, weight in weights.items()}
+    for moment in _MOMENTS:
+        shapes = {f"{moment}/{name}": tuple(weight.shape) for name, weight in weights.items()}
+        expected |= shapes if moment != "step" else dict.fromkeys(shapes, ())
+    if _shapes(tensors) != dict(sorted(expected.items())):
+        raise StateError(f"{state}: its tensors are not those of this training")
     network.load_state_dict({name: tensors[f"weight/{name}"] for name in weights})
     moments = {i: {kind: tensors[f"{kind}/{name}"] for kind in _MOMENTS} for i, name in enumerate(weights)}
     settings = optimizer.state_dict()["param_groups"]

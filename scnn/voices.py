@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 from tqdm import tqdm
 
 from scnn.files import atomic_write, cache_dir, locked
@@ -114,7 +114,7 @@ def load(name: str) -> list[Clip]:
         if said is None:
             said = make(name, VOICES)
             with atomic_write(file) as temporary:
-                save_file(_tensors(said), temporary)
+                temporary.write_bytes(save(_tensors(said)))
     known = _manifest(name)
     other = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
     if other:
@@ -192,7 +192,7 @@ def _read(file: Path, name: str) -> dict[str, Said] | None:
     if not file.is_file():
         return None
     try:
-        kept = load_file(file)
+        kept = load(file.read_bytes())
         said = {voice: (kept[f"lengths {voice}"], kept[f"samples {voice}"]) for voice in VOICES}
         if np.array_equal(_whole(said), kept["digest"]):
             return said

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from scnn import training
+from scnn.files import load_tensors, save_tensors
 from scnn.models import Network, build
 from scnn.neurons import Output
 from scnn.training import (
+    Diverged,
     StateError,
     Training,
     evaluate,
@@ -199,17 +200,17 @@ def test_cosine_schedule_is_trained_with(uninterrupted):
         ({"batch_size": 1.5}, "batch_size must be a whole number of at least 1, not 1.5"),
         ({"learning_rate": 0}, "learning_rate must be a positive number, not 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a positive number, not nan"),
-        ({"learning_rate": "1e-3"}, "learning_rate must be a positive number, not '1e-3'"),  # YAML's reading
+        ({"learning_rate": "1e-3"}, "learning_rate must be a positive number .* not '1e-3'"),  # YAML's
         ({"schedule": "step"}, "schedule must be one of constant, cosine, not 'step'"),
+        ({"learning_rate": True}, "learning_rate must be a positive number, not True"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": 2**64}, "seed must be at most 9223372036854775807, not 18446744073709551616"),
+        ({"epochs": 10**6}, "epochs must be at most 10000, not 1000000"),
     ],
 )
 def test_training_names_the_wrong_parameter(wrong, message):
     with pytest.raises(ValueError, match=message):
         Training(**wrong)
-
-
-# Going on after an interruption.
 
 
 class Interruption(Exception):
@@ -237,6 +238,30 @@ def die():
 
 
 CALLS = BATCHES + 1  # of the network in an epoch, with the evaluation
+
+
+@pytest.mark.parametrize("when", [CALLS + 2, CALLS - 1])
+def test_a_loss_that_stops_being_finite_names_epoch_and_rate(tmp_path, when):
+    network = new_network()
+
+    def spoil():
+        network.weights[-1].weight.data[0] = math.nan  # as a step too far makes it
+
+    message = rf"no longer finite in epoch {1 + (when > CALLS)}, at a learning_rate of 0.001; try a lower one"
+    with pytest.raises(Diverged, match=message):
+        train(tmp_path / "state", network, hook=after_calls(when, spoil))
+    assert (tmp_path / "state").exists() == (when > CALLS)
+
+
+def test_a_loss_that_is_infinite_in_a_batch_ends_the_training_there(monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, "step", lambda *_: calls.append(None) or (math.inf, 0))
+    with pytest.raises(Diverged, match=r"in epoch 1, at a learning_rate of 0\.01"):
+        train(learning_rate=0.01)
+    assert len(calls) == 1
+
+
+# Going on after an interruption.
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -277,12 +302,12 @@ def train_and_be_killed(state: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
     def while_writing():
-        def half(tensors, file, metadata):
-            save_file(tensors, file, metadata)
-            os.truncate(file, Path(file).stat().st_size // 2)
+        def half(path, content):
+            with open(path, "wb") as file:
+                file.write(content[: len(content) // 2])
             die()
 
-        training.save_file = half
+        Path.write_bytes = half
 
     def before_renaming():
         os.replace = lambda *_: die()
@@ -297,8 +322,7 @@ def train_and_be_killed(state: Path) -> None:
 
 
 def _epochs(state: Path) -> int:
-    with safe_open(state, "pt") as file:
-        return len(json.loads(file.metadata()["about"])["history"])
+    return len(load_tensors(state, "scnn training state 2")[0]["history"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
@@ -338,13 +362,41 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-def rewritten(path: Path, change) -> None:
-    """The file with what `change(header, tensors)` altered in place."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    tensors = load_file(path)
-    change(header, tensors)
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, header)
+def forged(path: Path, form: str, change) -> None:
+    """The file with what `change(about, tensors)` altered in place, and a checksum that fits again."""
+    about, tensors = load_tensors(path, form)
+    change(about, tensors)
+    save_tensors(path, form, about, tensors)
+
+
+def of_another_format(path: Path) -> None:
+    save_tensors(path, "scnn network 99", {}, {"a": torch.zeros(2)})
+
+
+def of_an_older_format(path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, path, {"format": "scnn network 1", "network": "{}", "about": "{}"})
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def say_otherwise(path: Path) -> None:
+    """The description altered, in as many characters."""
+    content = path.read_bytes()
+    assert content.count(b"num_steps") == 1
+    path.write_bytes(content.replace(b'num_steps\\": 4', b'num_steps\\": 5'))
+
+
+def take_the_bits_for_whole_numbers(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"U32"', 1))
+
+
+def nest(path: Path) -> None:
+    text = b'{"__metadata__":' + b"[" * 10**5
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
 
 
 def truncate(path: Path) -> None:
@@ -378,9 +430,22 @@ DAMAGES = {  # name: (what happens to the file, the reason given)
         "not a safetensors file",
     ),
     "no header": (lambda path: save_file({"a": torch.zeros(2)}, path), "its header says format None"),
-    "other format": (
-        lambda path: rewritten(path, lambda header, _: header.update(format="scnn network 99")),
-        "its header says format 'scnn network 99'; this reads 'scnn",
+    "other format": (of_another_format, "its header says format 'scnn network 99'; this reads 'scnn"),
+    "older format": (of_an_older_format, "its header says format 'scnn network 1'; this reads 'scnn"),
+    "a bit": (flip_a_bit, "its contents are not those that were written, the checksum differs"),
+    "description": (say_otherwise, "its contents are not those that were written, the checksum differs"),
+    "whole numbers": (
+        take_the_bits_for_whole_numbers,
+        "not a safetensors file.* dtype U32",
+    ),
+    "half precision": (
+        lambda path: save_file({"a": torch.zeros(2, dtype=torch.bfloat16)}, path, {"scnn": "{}"}),
+        "not a safetensors file, or a damaged one .* dtype BF16",
+    ),
+    "deep": (nest, "not a safetensors file, or a damaged one"),
+    "infinite JSON": (
+        lambda path: save_file({"a": torch.zeros(2)}, path, {"scnn": '{"about": NaN}'}),
+        "its header says format None",
     ),
 }
 
@@ -410,17 +475,26 @@ def test_damaged_state_is_refused_with_the_reason_and_never_executed(tmp_path, d
 def test_network_and_state_are_not_taken_for_each_other(tmp_path):
     train(tmp_path / "state")
     save_network(new_network(), tmp_path / "network")
-    with pytest.raises(ValueError, match="says format 'scnn training state 1'; this reads 'scnn network 1'"):
+    with pytest.raises(ValueError, match="says format 'scnn training state 2'; this reads 'scnn network 2'"):
         load_network(tmp_path / "state")
-    with pytest.raises(StateError, match="says format 'scnn network 1'; this reads 'scnn training state 1'"):
+    with pytest.raises(StateError, match="says format 'scnn network 2'; this reads 'scnn training state 2'"):
         train(tmp_path / "network")
 
 
 def describe(**changes):
     """Alters the description of the network in the header."""
 
-    def change(header, tensors):
-        header["network"] = json.dumps(json.loads(header["network"]) | changes)
+    def change(about, tensors):
+        about["network"] |= changes
+
+    return change
+
+
+def beside(**entries):
+    """Alters what is kept beside the network."""
+
+    def change(about, tensors):
+        about["about"] |= entries
 
     return change
 
@@ -428,11 +502,11 @@ def describe(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header, _: header.pop("network"), r"header cannot be used \('network'\)"),
-        (lambda header, _: header.pop("about"), r"header cannot be used \('about'\)"),
-        (lambda header, _: header.update(network="{"), "header cannot be used"),
-        (lambda header, _: header.update(network="[1]"), "header cannot be used"),
-        (lambda header, _: header.update(network="[" * 10**5), "header cannot be used"),
+        (lambda about, _: about.pop("network"), r"header cannot be used \('network'\)"),
+        (lambda about, _: about.pop("about"), r"header cannot be used \('about'\)"),
+        (lambda about, _: about.update(network="{"), "header cannot be used"),
+        (lambda about, _: about.update(network=[1]), "header cannot be used"),
+        (lambda about, _: about.update(about=[1]), "about must be a dictionary"),
         (describe(architecture="6X3"), "'6X3' in architecture '6X3' is not a layer"),
         (describe(architecture=None), "header cannot be used"),
         (describe(architecture="9" * 20 + "FC"), "header cannot be used"),
@@ -443,20 +517,54 @@ def describe(**changes):
         (describe(input_shape=[1, 32]), "input_shape must be channels, height and width"),
         (describe(input_shape=[1, 40, 32]), "its weights do not fit 3C3-P2-16FC-10FC"),
         (describe(architecture="6C3-128FC-10FC"), "its weights do not fit 6C3-128FC-10FC"),
-        (describe(architecture="9999999999FC-10FC"), "its weights do not fit 9999999999FC-10FC"),
+        (describe(architecture="9999999999FC-10FC"), "'9999999999FC-10FC' .* is too large"),
+        (
+            describe(architecture="-".join(["1FC"] * 200_000)),
+            "architecture must be text, of at most 64 layers",
+        ),
+        (describe(architecture="-".join(["1FC"] * 65)), "architecture has 65 layers of at most 64"),
+        (describe(num_steps=10**6), "num_steps must be at most 1000, not 1000000"),
+        (describe(num_steps=1000, input_shape=[1, 4000, 4000]), "too large"),
+        (describe(num_steps=True), "num_steps must be a whole number"),
+        (describe(input_shape=[True, 32, 32]), "input_shape must be"),
+        (describe(spiking="yes"), "spiking must be True or False, not 'yes'"),
+        (describe(neuron={"threshold": 1e300}), r"threshold must be a number from 0 to 1e\+30"),
+        (describe(neuron={"slope": 1e300}), r"slope must be a number above 0, up to 1e\+30"),
+        (describe(neuron={"beta": "0.5"}), "beta must be a number, not '0.5'"),
+        (describe(neuron={"membrane_bits": 8.0}), "membrane_bits must be a whole number"),
+        (describe(recipe={"weight_bits": 8.0}), "weight_bits must be 0 or a whole number"),
         (describe(surprise=1), "surprise"),
         (lambda _, tensors: tensors.pop("weights.2.bias"), "its weights do not fit"),
         (lambda _, tensors: tensors.update(more=torch.zeros(1)), "its weights do not fit"),
         (
             lambda _, tensors: tensors.update({"weights.2.bias": torch.zeros(10, dtype=torch.float16)}),
-            "its weights do not fit",
+            "float16",
         ),
+        (lambda _, tensors: tensors["weights.2.bias"].fill_(math.nan), "weights that are not finite numbers"),
+        (lambda _, tensors: tensors["weights.2.bias"].fill_(math.inf), "weights that are not finite numbers"),
+        (beside(classes=["a", "b"]), "classes must be 10 different names, not"),
+        (beside(classes=["a"] * 10), "classes must be 10 different names, not"),
+        (beside(classes="0123456789"), "classes must be 10 different names, not"),
+        (beside(classes=list(range(10))), "classes must be names .* not 0"),
+        (beside(classes=[*"012345678", "\x1b[31m"]), r"classes must be names .* not '\\x1b\[31m'"),
+        (beside(classes=[*"012345678", "a\u202eb"]), "classes must be names .*202e"),
+        (beside(classes=[*"012345678", "a" * 101]), "classes must be names of 1 to 100 characters"),
+        (beside(sample_rate=10**9), "sample_rate must be at most 384000"),
+        (beside(sample_rate="8000"), "sample_rate must be a whole number"),
+        (beside(normalization=[0.0]), "normalization must be None, or mean and deviation"),
+        (beside(normalization=[0.0, 0.0]), "normalization must be a mean and a deviation above 0"),
+        (beside(normalization=[1e300, 1.0]), "normalization must be a mean and a deviation above 0"),
+        (beside(normalization=["0", "1"]), "normalization must be a number, not '0'"),
+        (beside(experiment={"features": {"frame": 2**30}}), "frame=1073741824: must be at most 65536"),
+        (beside(experiment={"features": {"height": 10**6}}), "height=1000000: must be at most 1024"),
+        (beside(experiment={"features": {"height": 64}}), "features give images of 64 x 32"),
+        (beside(experiment=[]), "header cannot be used"),
     ],
 )
 def test_network_that_does_not_fit_its_description_is_refused(tmp_path, change, message):
     path = tmp_path / "network.safetensors"
     save_network(new_network(), path)
-    rewritten(path, change)
+    forged(path, training.FORMAT, change)
     with pytest.raises(ValueError, match=f"network.safetensors: .*{message}"):
         load_network(path)
 
@@ -464,9 +572,14 @@ def test_network_that_does_not_fit_its_description_is_refused(tmp_path, change, 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda header, _: header.pop("about"),
-        lambda header, _: header.update(about="{"),
-        lambda header, _: header.update(about="[]"),
+        lambda about, _: about.pop("history"),
+        lambda about, _: about.update(history=[]),
+        lambda about, _: about.update(history=about["history"] * 2),
+        lambda about, _: about.update(history=about["history"][1:]),
+        lambda about, _: about["history"][0].pop("loss"),
+        lambda about, _: about["history"][0].update(loss="small"),
+        lambda about, _: about.update(history="long"),
+        lambda about, _: about.pop("training"),
         lambda _, tensors: tensors.pop("weight/weights.0.bias"),
         lambda _, tensors: tensors.pop("exp_avg/weights.0.bias"),
         lambda _, tensors: tensors.update({"weight/weights.0.bias": torch.zeros(5)}),
@@ -477,7 +590,7 @@ def test_network_that_does_not_fit_its_description_is_refused(tmp_path, change, 
 def test_state_that_was_tampered_with_is_refused(tmp_path, change):
     state = tmp_path / "state.safetensors"
     train(state)
-    rewritten(state, change)
+    forged(state, "scnn training state 2", change)
     with pytest.raises(StateError, match=r"state.safetensors: "):
         train(state)
 
@@ -488,11 +601,11 @@ def test_state_that_was_tampered_with_is_refused(tmp_path, change):
 @pytest.mark.parametrize("parameters", [{}, {"reset": "zero", "beta": 0.25}, {"spiking": False}])
 def test_network_comes_back_as_it_was_saved(tmp_path, parameters):
     network = new_network(seed=3, **parameters)
-    save_network(network, tmp_path / "deep" / "network", {"classes": ["a", "b"]})
+    save_network(network, tmp_path / "deep" / "network", {"note": ["a", "b"]})
     before = torch.random.get_rng_state()
     loaded, about = load_network(tmp_path / "deep" / "network")
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert about == {"classes": ["a", "b"]}
+    assert about == {"note": ["a", "b"]}
     assert same(weights_of(network), weights_of(loaded)) and str(network) == str(loaded)
     images = clips()[0]
     first, second = network(images), loaded(images)
@@ -503,9 +616,27 @@ def test_header_is_plain_text(tmp_path):
     save_network(build("B"), tmp_path / "network", {"note": "kept"})
     content = (tmp_path / "network").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])["__metadata__"]
-    assert header["format"] == "scnn network 1" and json.loads(header["about"]) == {"note": "kept"}
-    assert json.loads(header["network"])["architecture"] == "6C3-128FC-10FC"
+    header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["scnn"])
+    assert header["format"] == "scnn network 2" and header["about"]["about"] == {"note": "kept"}
+    assert header["about"]["network"]["architecture"] == "6C3-128FC-10FC"
+
+
+def test_equal_networks_give_equal_files(tmp_path):
+    for name in ("first", "second"):
+        save_network(new_network(), tmp_path / name, {"classes": [*"0123456789"], "sample_rate": 8000})
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_a_path_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "network"
+    save_network(new_network(), path)
+    assert same(weights_of(load_network(path)[0]), weights_of(new_network()))
+
+
+def test_weights_that_are_not_finite_are_not_saved_for_others_to_find(tmp_path):
+    with pytest.raises(ValueError, match="classes must be 10 different names"):
+        save_network(new_network(), tmp_path / "network", {"classes": ["a"]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_loaded_network_can_be_trained_on_and_its_file_stays(tmp_path):
@@ -523,21 +654,16 @@ def test_missing_network_is_named(tmp_path):
         load_network(tmp_path / "nowhere")
 
 
-FULL = [
-    OSError(errno.ENOSPC, "No space left on device"),
-    SafetensorError("No space left on device (os error 28)"),
-]
-
-
-@pytest.fixture(params=FULL, ids=["OSError", "SafetensorError"])
-def full_disk(request, monkeypatch):
+@pytest.fixture
+def full_disk(monkeypatch):
     """Turns the disk full: what is written from then on stops in the middle."""
 
-    def half(tensors, file, metadata=None):
-        Path(file).write_bytes(b"half of it")
-        raise request.param
+    def half(path, content):
+        with open(path, "wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    return lambda: monkeypatch.setattr(training, "save_file", half)
+    return lambda: monkeypatch.setattr(Path, "write_bytes", half)
 
 
 def test_full_disk_leaves_the_old_network(tmp_path, full_disk):

@@ -1,0 +1,28 @@
+"""Numbers from a user or a file: whole, finite and within bounds, or an error that names the parameter."""
+
+import math
+
+import numpy as np
+
+
+def whole(name: str, value: int, least: int, most: int) -> int:
+    """`value` as an `int`; `ValueError` naming the parameter unless it is whole and in `least`..`most`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value!r}")
+    return int(value)
+
+
+def number(name: str, value: float) -> float:
+    """`value`; `ValueError` naming the parameter where it is not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+def finite(name: str, value: float) -> float:
+    """`value`; `ValueError` naming the parameter where it is not a finite number."""
+    if not abs(number(name, value)) < math.inf:
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+    return value
