@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import numpy as safetensors_numpy
 from tqdm import tqdm
 
 from scnn.files import atomic_write, cache_dir, locked
@@ -114,7 +114,7 @@ def load(name: str) -> list[Clip]:
         if said is None:
             said = make(name, VOICES)
             with atomic_write(file) as temporary:
-                temporary.write_bytes(save(_tensors(said)))
+                temporary.write_bytes(safetensors_numpy.save(_tensors(said)))
     known = _manifest(name)
     other = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
     if other:
@@ -192,7 +192,7 @@ def _read(file: Path, name: str) -> dict[str, Said] | None:
     if not file.is_file():
         return None
     try:
-        kept = load(file.read_bytes())
+        kept = safetensors_numpy.load(file.read_bytes())
         said = {voice: (kept[f"lengths {voice}"], kept[f"samples {voice}"]) for voice in VOICES}
         if np.array_equal(_whole(said), kept["digest"]):
             return said
