@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from scnn import __version__
+from scnn._terminal import until_closed
 from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image, normalize
@@ -52,9 +53,15 @@ _HELP = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0, 1 for an input that could not be used, 2 for wrong usage."""
+    return until_closed(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.call(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ModuleNotFoundError) as error:  # the last where an extra is missing
         print(f"scnn: {error}", file=sys.stderr)
         return 1

@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 
 from scnn import data
+from scnn._terminal import until_closed
 from scnn.files import atomic_write
 
 STAND_IN = "espeak"
@@ -34,6 +35,10 @@ _ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is 
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
 PICTURES = {"01_features": "fig-01-steps", "03_training": "fig-03-maps"}  # of the README and the landing page
+COMMITTED = (
+    "This page was not run with the others of this book. What it shows is the committed run, at the paper's "
+    "scale and on the paper's recordings."
+)
 NOTICE = (
     "This ran without FSDD, on the packaged stand-in corpus: digits spoken by the eSpeak NG synthesiser. "
     "Its numbers and figures show that everything works; they say nothing about human speech. "
@@ -45,14 +50,21 @@ NOTICE = (
 
 
 def begin(corpus: str, seed: int) -> None:
-    """Check a page's corpus and seed, seed torch, set the figure style, and tell of a stand-in corpus.
+    """Check a page's parameters, seed torch, set the figure style, and tell of a stand-in corpus.
 
     corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
     seed: of torch's global generator; hand it to every other generator, split and loader too.
 
-    Raises ValueError for a corpus that is neither known nor a folder, and for a seed below 0 or not whole.
+    In a notebook that papermill gave parameters, their names must be those of the notebook's own, and values
+    that stand for one of the default's type become that: see `match_parameters`.
+
+    Raises ValueError for a parameter that the notebook does not have or that is of another type, for a corpus
+    that is neither known nor a folder, and for a seed below 0 or not whole.
     """
-    if corpus not in data.CORPORA and not Path(corpus).is_dir():
+    given = _match_injected()
+    corpus, seed = given.get("corpus", corpus), given.get("seed", seed)
+    known = isinstance(corpus, str) and (corpus in data.CORPORA or Path(corpus).expanduser().is_dir())
+    if not known:
         raise ValueError(
             f"corpus = {corpus!r} is not valid; valid: {_listed(data.CORPORA)}, or a folder of class folders"
         )
@@ -109,6 +121,23 @@ def check_each(name: str, values: object, valid: Between | range | Collection) -
         check(f"one of {name}", value, valid)
 
 
+def speakers_of(corpus: data.Corpus, words: Iterable[int], least: int) -> list[str]:
+    """The speakers who say each of `words` (indices of its classes), sorted.
+
+    Raises ValueError where they are fewer than `least`, with what a folder of one's own needs.
+    """
+    said = {str(speaker): set(corpus.labels[corpus.speakers == speaker]) for speaker in set(corpus.speakers)}
+    found = sorted(speaker for speaker in said if set(words) <= said[speaker])
+    if len(found) < least:
+        raise ValueError(
+            f"corpus = {corpus.name!r}: this page compares voices, and needs {least} speakers or more who "
+            f"say the first ten words; found {', '.join(found) or 'none'} of the speakers "
+            f"{', '.join(sorted(said)[:10])}. A folder of class folders names them in its files: "
+            "SPEAKER_nohash_TAKE.wav"
+        )
+    return found
+
+
 def keep(table: pd.DataFrame) -> None:
     """Hand over the trainings that a page's numbers come from (`scnn.experiment.table`).
 
@@ -151,8 +180,12 @@ def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1:
         raise ValueError(f"a notebook has one cell tagged 'parameters', not {len(cells)}")
+    return _literals(cells[0]["source"])
+
+
+def _literals(source: str) -> dict[str, Any]:
     found = {}
-    for statement in ast.parse(cells[0]["source"]).body:
+    for statement in ast.parse(source).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 try:
@@ -166,26 +199,73 @@ def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def match_parameters(defaults: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse parameters that a notebook does not have, or that are of another type than its default.
+def match_parameters(defaults: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters `wanted` of a notebook, as values of the types of its `defaults`.
 
-    Raises ValueError, which names the parameter and lists the valid ones with their defaults.
+    A whole number serves where the default has a point, and so does text that says a number, as YAML reads
+    1e-3; a number serves where the default is text.
+
+    Raises ValueError for a name that is not there, and for a value of another type. It names the parameter
+    and lists the valid ones with their defaults.
     """
+    found = {}
     valid = ", ".join(f"{name} = {value!r}" for name, value in defaults.items())
     for name, value in wanted.items():
         if name not in defaults:
             raise ValueError(f"no parameter {name}; valid: {valid}")
-        if _type(value) != _type(defaults[name]):
+        found[name] = fitted = _fit(value, defaults[name])
+        if _type(fitted) != _type(defaults[name]):
             raise ValueError(
                 f"{name} = {value!r} is {_type(value)}, and the notebook's {name} = {defaults[name]!r} is "
-                f"{_type(defaults[name])} (in YAML, 1e-3 is text: write 1.0e-3); valid: {valid}"
+                f"{_type(defaults[name])}{_hint(name, value, defaults[name])}; valid: {valid}"
             )
+    return found
+
+
+def _fit(value: object, default: object) -> object:
+    """`value`, or what it stands for where `default` is of another type."""
+    if isinstance(value, list) and isinstance(default, list) and default:
+        return [_fit(one, default[0]) for one in value]
+    plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+    if isinstance(default, str) and plain:
+        return str(value)
+    if isinstance(default, float) and plain:
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            return value
+    return value
+
+
+def _hint(name: str, value: object, default: object) -> str:
+    """What may have gone wrong on the way from a command or a file."""
+    if isinstance(default, str) and (isinstance(value, bool) or value is None):
+        return f" (yes, no, on, off, true, false and null are no text in YAML: quote them, or use -r {name})"
+    if isinstance(default, list) and not isinstance(value, list):
+        return f" (a list is written {name}: {json.dumps(default)} in a file for -f)"
+    return ""
 
 
 def _type(value: object) -> str:
     if isinstance(value, list):
         return "list of " + "/".join(sorted({_type(one) for one in value}))
     return type(value).__name__
+
+
+def _match_injected() -> dict[str, Any]:
+    """The parameters that papermill gave the notebook that is running, as `match_parameters` has them.
+
+    Papermill itself warns of a name that the notebook does not have, and goes on without it.
+    """
+    ipython = sys.modules.get("IPython")  # where nobody imported it, no notebook is running
+    shell = ipython.get_ipython() if ipython else None
+    cells = shell.user_ns.get("In", []) if shell is not None else []  # the last one is running
+    if len(cells) < 3 or not cells[-2].startswith("# Parameters\n"):
+        return {}
+    names = [target.id for one in ast.parse(cells[-2]).body for target in one.targets]
+    given = match_parameters(_literals(cells[-3]), {name: shell.user_ns[name] for name in names})
+    shell.user_ns.update(given)
+    return given
 
 
 # --- papermill over the notebooks -------------------------------------------------------------------------
@@ -347,14 +427,28 @@ def render(root: Path, quick: bool) -> int:
     """Render the site to `_build/html` with jupyter-book, warnings being errors, and return its exit status.
 
     root: the project.
-    quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`.
+    quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`. Pages
+        that are not there are those of `book/runs`, and say so.
+
+    Raises FileNotFoundError, which says what to do, where there is nothing to render.
     """
+    wanted = root / (QUICK_RUNS if quick else PAPER_RUNS)
+    if not any(wanted.glob("*.ipynb")):
+        raise FileNotFoundError(
+            f"{wanted} holds no page that was run: run the pages first (python -m scnn.book run), or render "
+            "the committed runs (python -m scnn.book render --paper)"
+        )
     source = root
     if quick:
         source = root / "_build" / "quick"
         shutil.rmtree(source, ignore_errors=True)
-        shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("runs"))
-        shutil.copytree(root / QUICK_RUNS, source / PAPER_RUNS)
+        shutil.copytree(root / "book", source / "book")
+        committed = {path.name for path in (source / PAPER_RUNS).glob("*.ipynb")}
+        shutil.copytree(wanted, source / PAPER_RUNS, dirs_exist_ok=True)
+        if left := sorted(committed - {path.name for path in wanted.glob("*.ipynb")}):
+            print(f"not run here, so shown as they were committed: {', '.join(left)}", flush=True)
+        for name in left:
+            _mark_committed(source / PAPER_RUNS / name)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, source)
     # Sphinx would keep pages that it thinks unchanged: their glued numbers would be old, their warnings lost.
@@ -364,6 +458,16 @@ def render(root: Path, quick: bool) -> int:
     return subprocess.run(
         [command, "build", source, "--path-output", root, "-W", "-n", "--keep-going"]
     ).returncode
+
+
+def _mark_committed(path: Path) -> None:
+    """Say below a page's title that it is the committed run, among pages that were run here."""
+    import nbformat
+
+    page = nbformat.read(path, as_version=4)
+    note = nbformat.v4.new_markdown_cell(f":::{{note}}\n{COMMITTED}\n:::")
+    page.cells.insert(1, note)
+    nbformat.write(page, path)
 
 
 def save_pictures(root: Path) -> None:
@@ -378,34 +482,76 @@ def save_pictures(root: Path) -> None:
 def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
     """What `run` or `store` is to execute; every parameter is checked before anything runs."""
     import nbformat
-    import yaml
 
+    from_file = _yaml_file(arguments.file) if getattr(arguments, "file", None) else {}
     if arguments.command == "store":
         wanted, target = {}, Path("notebooks")
     elif arguments.paper:
-        wanted, target = yaml.safe_load((root / "notebooks" / "paper.yaml").read_text()), PAPER_RUNS
+        wanted, target = _yaml_file(root / "notebooks" / "paper.yaml"), PAPER_RUNS
         if unknown := set(wanted) - {path.stem for path in notebooks(root)}:
             raise ValueError(f"notebooks/paper.yaml names no notebook: {', '.join(sorted(unknown))}")
     else:
-        corpus = arguments.corpus or data.available()
+        given = from_file | dict(arguments.parameter)
+        corpus = arguments.corpus or given.get("corpus") or data.available()
         if corpus == STAND_IN:
             print("!" * 80, textwrap.fill(f"Stand-in corpus. {NOTICE}", 80), "!" * 80, sep="\n", flush=True)
         wanted, target = {path.stem: {"corpus": corpus} for path in notebooks(root)}, QUICK_RUNS
     jobs = []
     for source in notebooks(root, arguments.names):
-        values = dict(wanted.get(source.stem) or {})
-        if arguments.command == "run":
-            values |= {name: yaml.safe_load(value) for name, value in arguments.parameter}
         try:
-            match_parameters(parameters(nbformat.read(source, as_version=4)), values)
+            defaults = parameters(nbformat.read(source, as_version=4))
+            values = dict(wanted.get(source.stem) or {}) | from_file
+            if arguments.command == "run":
+                values |= {name: _read(name, text, defaults.get(name)) for name, text in arguments.parameter}
+            values = match_parameters(defaults, values)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         jobs.append(Job(source, root / target / source.name, values))
     return jobs
 
 
+def _yaml_file(path: Path) -> dict[str, Any]:
+    """Names and values in a file; ValueError, with the line, for one that does not hold that."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML ({_why(error)})") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{path} does not hold lines of the form name: value")
+    return found
+
+
+def _read(name: str, text: str, default: object) -> object:
+    """The value that `text` on the command line is: text where the default is, and YAML otherwise."""
+    import yaml
+
+    if isinstance(default, str):
+        return text
+    texts = isinstance(default, list) and default and isinstance(default[0], str)
+    try:
+        return yaml.load(text, yaml.BaseLoader if texts else yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} = {text!r} cannot be read as YAML ({_why(error)})") from None
+
+
+def _why(error: Exception) -> str:
+    """The reason of an error of YAML, and where it is, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{getattr(error, 'problem', None) or ' '.join(str(error).split())}{where}"
+
+
 def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
     """The command line; returns the exit status."""
+    return until_closed(lambda: _main(arguments, root))
+
+
+def _main(arguments: list[str] | None, root: Path) -> int:
+    # A kernel of the reader's own that is also called python3 must not run our notebooks.
+    os.environ.pop("JUPYTER_PATH", None)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     parser = argparse.ArgumentParser(prog="python -m scnn.book", description="Run and render the pages.")
     commands = parser.add_subparsers(dest="command", required=True)
     run_command = commands.add_parser(
@@ -424,6 +570,13 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
         metavar=("NAME", "VALUE"),
         help="one parameter",
     )
+    run_command.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="a YAML file of parameters, a line NAME: VALUE for each",
+    )
     store_command = commands.add_parser("store", help="execute notebooks in place, with their defaults")
     for command in (run_command, store_command):
         command.add_argument("names", nargs="*", help="notebooks by the start of their names (default: all)")
@@ -432,13 +585,15 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
         "--paper", action="store_true", help=f"from the committed runs of {PAPER_RUNS}"
     )
     chosen = parser.parse_args(arguments)
-    if chosen.command == "render":
-        return render(root, quick=not chosen.paper)
     try:
+        if chosen.command == "render":
+            return render(root, quick=not chosen.paper)
         failures = run(_jobs(root, chosen), root / "_build" / "running")
         if chosen.command == "run" and chosen.paper:
             save_pictures(root)
-    except (ValueError, FileNotFoundError) as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,15 +7,16 @@ differs from its first. The gradient of the weights is taken likewise. Where mor
 behind a second convolution, every step has its product.
 """
 
-import numba
 import numpy as np
 import torch
+
+from scnn._jit import njit
 
 SPARSE = 1 / 12  # the share of neurons that may change: about where adding takes as long as the product
 BLOCK = 64  # neurons whose weights are summed before the sum is added to others
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _find_changes(values, most):
     """`_changes`, up to `most` neurons, and whether these are all."""
     steps, count, size = values.shape
@@ -53,7 +54,7 @@ def _changes(values):
     return (where, by) if all_found else None
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _add_weights(where, by, weight, current):
     """Add to `current` [T, N, O] what the changes add, with the weights [K, O] of their neurons."""
     steps, _, units = current.shape
@@ -75,7 +76,7 @@ def _add_weights(where, by, weight, current):
             sums[:] = 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _add_gradients(where, by, grad, grad_weight):
     """Add to `grad_weight` [K, O] what the changes add, with the gradient [T, N, O] of the current."""
     for j in range(len(where)):
@@ -89,7 +90,7 @@ def _add_gradients(where, by, grad, grad_weight):
                     to[i] += change * row[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def _one_clip(first, where, by, corner, size, weight, bias, current):
     """The `current` [T, O] of one clip, whose maps are silent outside a box at `corner`.
 

@@ -8,17 +8,17 @@ stored ones. numba compiles it for the CPU.
 
 from functools import cache
 
-import numba
 import numpy as np
 import torch
 
 from scnn import neurons
+from scnn._jit import njit
 from scnn.neurons import Neuron, check_current
 
 BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the second-level cache
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _step(previous, current, beta, threshold, reset):
     spiked = np.float32(previous > threshold)
     if reset == 0:
@@ -28,7 +28,7 @@ def _step(previous, current, beta, threshold, reset):
     return beta * previous + current
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _nearest(value, levels, per_unit):
     """The nearest of the evenly spaced `levels`, the lower one of two; `per_unit` of them make a unit."""
     at = int(min(max((value - levels[0]) * per_unit, np.float32(0)), np.float32(levels.size - 1)))
@@ -37,12 +37,12 @@ def _nearest(value, levels, per_unit):
     return upper if upper - value < value - lower else lower
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _per_unit(levels):
     return np.float32((levels.size - 1) / (levels[-1] - levels[0])) if levels.size else np.float32(0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _forward(current, beta, threshold, reset, levels, spikes, membrane):
     """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty.
 
@@ -70,7 +70,7 @@ def _forward(current, beta, threshold, reset, levels, spikes, membrane):
                 membrane[step, low:high] = potential
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _backward(
     current, beta, threshold, reset, levels, slope, masked, grad_spikes, grad_membrane, grad_current
 ):

@@ -14,12 +14,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numba
 import torch
 from torch import nn
 from torch.nn import functional
 
 from scnn import kernels, quantization
+from scnn._jit import njit
 from scnn.boxed import boxed_linear
 from scnn.checks import whole
 from scnn.neurons import Neuron, Output
@@ -161,7 +161,7 @@ def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
     return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _bounds(images):
     top, bottom, left, right = images.shape[2], 0, images.shape[3], 0
     for image in range(images.shape[0]):

@@ -13,12 +13,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from scnn._jit import njit
 from scnn.neurons import Output
 
 _SMALLEST = np.float32(1e-10)  # magnitude that Brevitas takes for a scale where all weights are smaller
@@ -129,12 +129,12 @@ class _Round(torch.autograd.Function):
         return passed, None, None
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _scale(row, largest, top):
     return max(abs(row[largest]), _SMALLEST) / top
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})  # several at a time
+@njit(nogil=True, fastmath={"nnan", "nsz"})  # several at a time
 def _magnitude(row):
     magnitude = np.float32(0)
     for j in range(row.size):
@@ -142,7 +142,7 @@ def _magnitude(row):
     return magnitude
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _round(weight, top, rounded, largest):
     """`weight` [rows, N], of a scale each -> `rounded`, and where the `largest` magnitude of each row is."""
     for i in range(len(weight)):
@@ -156,7 +156,7 @@ def _round(weight, top, rounded, largest):
             out[j] = np.rint(row[j] / scale) * scale
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
+@njit(nogil=True, error_model="numpy", fastmath={"reassoc"})
 def _round_backward(weight, top, largest, grad):
     """To `grad` [rows, N] is added what comes through each row's scale, |largest weight| / top."""
     for i in range(len(weight)):

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,8 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is to reach the caller
 }
+_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"  # in Ray's temporary folder
+_LONGEST = 103  # bytes in the path of a socket, on macOS; Linux allows four more
 _OBJECT_STORE = 80 * 2**20  # bytes; nothing large travels through it
 
 
@@ -493,13 +496,27 @@ def _session(address: str | None) -> Iterator[None]:
             address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **({} if address else here),
+            **({} if address else here | _short_folder()),
         )
         yield
     finally:
         ray.shutdown()
         for name in _QUIET.keys() - before.keys():
             del os.environ[name]
+
+
+def _short_folder() -> dict[str, str]:
+    """Where Ray is to keep its sockets, if the path of the temporary folder is too long for them."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    most = _LONGEST - len(_SOCKET)
+    if sys.platform == "win32" or len(os.fsencode(folder)) <= most:
+        return {}
+    if "RAY_TMPDIR" not in os.environ and os.access("/tmp", os.W_OK):
+        return {"_temp_dir": "/tmp/ray"}  # Ray's own choice where TMPDIR is not set
+    raise OSError(
+        f"the temporary folder {folder} has too long a path for Ray's sockets: set RAY_TMPDIR to a folder "
+        f"whose path has at most {most} bytes"
+    )
 
 
 @contextmanager

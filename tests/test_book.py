@@ -1,6 +1,7 @@
 """The pages: rules that every notebook and every committed run keeps, and papermill over notebooks."""
 
 import ast
+import json
 import re
 import shutil
 import sys
@@ -8,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from papermill import execute_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from scnn import book
 
@@ -257,8 +261,9 @@ def test_the_examples_of_rerunning_use_parameters_that_exist():
     text = (ROOT / "book" / "rerun.md").read_text()
     defaults = book.parameters(nbformat.read(ROOT / "notebooks" / "03_training.ipynb", as_version=4))
     (example,) = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    (command,) = re.findall(r"papermill notebooks/03_training.ipynb mine.ipynb(.*?)^```", text, re.M | re.S)
-    given = {name: yaml.safe_load(value) for name, value in re.findall(r"-p (\S+) (\S+)", command)}
+    commands = re.findall(r"03(?:_training.ipynb mine.ipynb)?( -p .*?)\n```", text)
+    assert len(commands) == 2
+    given = {name: yaml.safe_load(value) for name, value in re.findall(r"-p (\S+) (\S+)", "".join(commands))}
     book.match_parameters(defaults, yaml.safe_load(example) | given)
 
 
@@ -349,6 +354,22 @@ def test_an_unknown_corpus_and_a_wrong_seed_are_refused():
         book.begin("espeak", -1)
 
 
+@pytest.mark.parametrize("corpus", [7, None, ["espeak"], True])
+def test_a_corpus_that_is_no_text_is_refused(corpus):
+    with pytest.raises(ValueError, match=r"corpus = .* is not valid; valid: 'fsdd'"):
+        book.begin(corpus, 0)
+
+
+def test_a_page_that_compares_voices_says_what_it_needs():
+    def corpus(speakers):
+        return SimpleNamespace(name="mine", speakers=np.array(speakers), labels=np.array([0, 1, 0, 1, 1]))
+
+    assert book.speakers_of(corpus(["b", "b", "a", "a", "c"]), range(2), least=2) == ["a", "b"]
+    message = r"corpus = 'mine': .* needs 2 speakers .* found a of the speakers a, c. .*_nohash_TAKE.wav"
+    with pytest.raises(ValueError, match=message):
+        book.speakers_of(corpus(list("aaaac")), range(2), least=2)
+
+
 def test_the_stand_in_corpus_is_announced_and_no_other(capsys, tmp_path):
     book.begin("espeak", 0)
     assert "stand-in" in capsys.readouterr().out
@@ -362,11 +383,33 @@ def test_the_stand_in_corpus_is_announced_and_no_other(capsys, tmp_path):
         ({"sed": 1}, "no parameter sed; valid: corpus = 'espeak', seed = 0"),
         ({"seed": "1e-3"}, "seed = '1e-3' is str"),
         ({"seed": 1.0}, "seed = 1.0 is float"),
+        ({"seed": True}, "seed = True is bool"),
+        (
+            {"corpus": False},
+            "corpus = False is bool, and the notebook's corpus = 'espeak' is str (yes",
+        ),
+        ({"corpus": None}, "corpus = None is NoneType"),
+        ({"rate": True}, "rate = True is bool"),
+        ({"rate": "fast"}, "rate = 'fast' is str"),
+        ({"rate": 10**400}, "is int, and the notebook's rate = 0.5 is float"),
+        (
+            {"seeds": 3},
+            "seeds = 3 is int, and the notebook's seeds = [0, 1] is list of int (a list",
+        ),
+        ({"seeds": [1.5]}, "seeds = [1.5] is list of float"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_runs(wanted, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        book.match_parameters({"corpus": "espeak", "seed": 0}, wanted)
+        book.match_parameters({"corpus": "espeak", "seed": 0, "rate": 0.5, "seeds": [0, 1]}, wanted)
+
+
+def test_a_value_that_stands_for_one_of_the_default_s_type_becomes_that():
+    defaults = {"rate": 0.5, "digit": "7", "rates": [0.5], "words": ["a"]}
+    given = {"rate": 1, "digit": 8, "rates": [1, 2.5, "1e-3"], "words": ["b", 3]}
+    fitted = book.match_parameters(defaults, given)
+    assert fitted == {"rate": 1.0, "digit": "8", "rates": [1.0, 2.5, 1e-3], "words": ["b", "3"]}
+    assert [type(one) for one in [fitted["rate"], *fitted["rates"]]] == 4 * [float]
 
 
 # --- papermill over notebooks -----------------------------------------------------------------------------
@@ -432,6 +475,97 @@ def test_the_trainings_of_the_pages_are_kept_in_one_table(project, monkeypatch):
     assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
 
 
+WISH = 'corpus = "espeak"  # name\nseed = 0  # a\nrate = 0.5  # b\ndigit = "7"  # c\nwords = ["a"]  # d'
+
+
+@pytest.fixture
+def wish(tmp_path):
+    """A notebook of a few parameters that shows what became of them."""
+    checked = (
+        "from scnn import book\nbook.begin(corpus, seed)\nbook.check('rate', rate, book.Between(0.0, 1.0))"
+    )
+    shown = "print(repr([corpus, seed, rate, digit, words]))"
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(page(checked, shown, parameters=WISH), tmp_path / "notebooks" / "1_a.ipynb")
+    return tmp_path
+
+
+def test_papermill_s_own_parameters_are_checked_in_the_first_cell(wish, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source, target = wish / "notebooks" / "1_a.ipynb", wish / "out.ipynb"
+    given = {"corpus": str(wish), "rate": 1, "digit": 7}
+    execute_notebook(source, target, given, progress_bar=False)
+    found = nbformat.read(target, as_version=4).cells[-1].outputs[0].text
+    assert found == f"['{wish}', 0, 1.0, '7', ['a']]\n"
+    with pytest.raises(
+        PapermillExecutionError, match="no parameter sed; valid: corpus = 'espeak'"
+    ) as stopped:
+        execute_notebook(source, target, given | {"sed": 1}, progress_bar=False)
+    assert stopped.value.exec_count == 3
+
+
+@pytest.mark.parametrize(
+    ("injected", "message"),
+    [
+        ({"digit": False}, "digit = False is bool"),
+        ({"seed": 2**31}, "seed = 2147483648 is not valid; valid: whole numbers from 0 to 2147483647"),
+        ({"seed": float("nan")}, "seed = nan is float"),
+        ({"corpus": 3}, "corpus = '3' is not valid"),
+    ],
+)
+def test_what_papermill_put_into_a_notebook_is_checked(monkeypatch, injected, message):
+    lines = "".join(f"{name} = {value!r}\n" for name, value in injected.items())
+    cells = ["", "import os", WISH, f"# Parameters\n{lines}", "book.begin(corpus, seed)"]
+    namespace = {"corpus": "espeak", "seed": 0, "In": cells} | injected
+    running = SimpleNamespace(get_ipython=lambda: SimpleNamespace(user_ns=namespace))
+    monkeypatch.setitem(sys.modules, "IPython", running)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        book.begin(namespace["corpus"], namespace["seed"])
+
+
+def test_the_command_takes_text_as_it_is_written_and_numbers_as_meant(wish, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (wish / "mine.yaml").write_text("rate: 1\nseed: 3\n")
+    arguments = ["run", "-f", str(wish / "mine.yaml")]
+    monkeypatch.setattr(book.data, "available", lambda: pytest.fail("a corpus was given"))
+    for name, value in (("digit", "no"), ("words", "[yes, 7, off]"), ("corpus", "espeak"), ("seed", "5")):
+        arguments += ["-p", name, value]
+    assert book.main(arguments, wish) == 0
+    run = nbformat.read(wish / book.QUICK_RUNS / "1_a.ipynb", as_version=4)
+    assert run.cells[-1].outputs[0].text == "['espeak', 5, 1.0, 'no', ['yes', '7', 'off']]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "words", "[a"], r"1_a.ipynb: words = '\[a' cannot be read as YAML \(.*, line 1, column 3\)"),
+        (["-f", "broken.yaml"], r"broken.yaml cannot be read as YAML \(.*line \d, column \d+\)"),
+        (["-f", "list.yaml"], r"list.yaml does not hold lines of the form name: value"),
+        (["-f", "none.yaml"], r"none.yaml"),
+        (["--paper"], r"paper.yaml cannot be read as YAML"),
+    ],
+)
+def test_broken_yaml_is_one_line(wish, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(wish)
+    Path("broken.yaml").write_text("rate: 1\nseed: [0, 1\n")
+    Path("list.yaml").write_text("- 1\n")
+    Path("notebooks", "paper.yaml").write_text("1_a: {seed: 1")
+    assert book.main(["run", "--corpus", "espeak", *arguments], wish) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.count("\n") == 1
+
+
+def test_a_foreign_kernel_of_the_same_name_does_not_run_the_notebooks(project, tmp_path, monkeypatch):
+    foreign = tmp_path / "foreign" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign.parents[1]))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(foreign.parents[1]))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    assert book.main(["run", "--corpus", "espeak", "1_a"], project) == 0
+
+
 def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
     path = project / "notebooks" / "1_a.ipynb"
     assert book.main(["store", "1_a"], project) == 0
@@ -461,19 +595,31 @@ def test_the_stand_in_corpus_is_announced_on_the_terminal(project, capsys, monke
     assert run.cells[-1].outputs[0].text == "espeak\n"
 
 
-def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch):
-    for name in ("_config.yml", "_toc.yml", "book/index.md", "book/runs/old.ipynb", "_build/runs/new.ipynb"):
+def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch, capsys):
+    for name in ("_config.yml", "_toc.yml", "book/index.md"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
+    for tree in ("book", "_build"):
+        (project / tree / "runs").mkdir(parents=True)
+        for name in ("1_a", "2_b") if tree == "book" else ("1_a",):
+            nbformat.write(page(f"print({tree!r})"), project / tree / "runs" / f"{name}.ipynb")
     called = []
     done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(book.subprocess, "run", lambda command: called.append(command) or done)
     assert book.main(["render"], project) == 0
+    assert capsys.readouterr().out == "not run here, so shown as they were committed: 2_b.ipynb\n"
     source = called[0][2]
-    found = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
-    assert found == ["_config.yml", "_toc.yml", "book/index.md", "book/runs/new.ipynb"]
+    runs = {name: nbformat.read(source / "book" / "runs" / f"{name}.ipynb", 4) for name in ("1_a", "2_b")}
+    assert [cell.source for cell in runs["1_a"].cells][-1] == "print('_build')"
+    assert book.COMMITTED in runs["2_b"].cells[1].source
+    assert [cell.source for cell in runs["2_b"].cells][-1] == "print('book')"
     assert book.main(["render", "--paper"], project) == 0
     assert called[1][2] == project
+
+
+def test_rendering_before_any_run_says_what_to_do(project, capsys):
+    assert book.main(["render"], project) == 2
+    assert re.search(r"_build/runs holds no page .*python -m scnn.book run.*--paper", capsys.readouterr().err)
 
 
 # --- the docstrings on the API page -----------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """The command line, as a user types it."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -133,3 +135,12 @@ def test_the_packaged_network_keeps_its_accuracy(fsdd):
         [digit == corpus.classes[corpus.labels[i]] for digit, i in zip(found, held_out, strict=True)]
     )
     assert right > 0.96  # 0.987 on all 300
+
+
+def test_a_reader_that_goes_early_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "scnn", "data", "espeak"]
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")

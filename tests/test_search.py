@@ -57,6 +57,17 @@ def own_home(found, home: Path, tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "home"
 
 
+def test_a_long_temporary_folder_does_not_reach_ray_s_sockets(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert scnn.search._short_folder() == {}
+    monkeypatch.setenv("TMPDIR", "/tmp/" + 80 * "x")
+    assert scnn.search._short_folder() == {"_temp_dir": "/tmp/ray"}
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + 80 * "y")
+    with pytest.raises(OSError, match=r"/tmp/yyy.* set RAY_TMPDIR to .* at most \d\d bytes"):
+        scnn.search._short_folder()
+
+
 # --- what is suggested ------------------------------------------------------------------------------------
 
 
