@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import librosa
 import numpy as np
 import pooch
 import requests
-import soundfile
 from filelock import FileLock
 from tqdm import tqdm
 
 from scnn import voices
+from scnn.audio import MAX_SECONDS, fit, read_audio
 from scnn.files import cache_dir
 
 CORPORA = ("fsdd", "fsdd-1.0.8", "espeak", *voices.CORPORA)
@@ -38,7 +37,6 @@ FSDD_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/ref
 FSDD_MANIFEST = Path(__file__).parent / "fsdd.sha256"
 FSDD_FOLDER = f"fsdd-{FSDD_VERSION}"  # its name in the cache
 ESPEAK_FOLDER = Path(__file__).parent / "espeak"
-MAX_SECONDS = 3.0  # the longest recording of FSDD takes 2.3 s
 
 _SPEAKERS = {
     "fsdd": ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"),
@@ -61,7 +59,6 @@ _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # as
 _CLIP = re.compile(r"([^_]+)_(.+)_(\d{1,9})")  # {class}_{speaker}_{take}
 _COMMAND = re.compile(r"(.+)_nohash_(\d{1,9})")  # Speech Commands: {speaker}_nohash_{take}
 _OFFICIAL_TAKES = 5  # takes 0 to 4 are FSDD's own test split
-_SILENCE = 2.0**-15  # one step of a 16-bit recording
 _LARGEST = 2**20  # bytes; no recording of FSDD is a tenth of it
 _TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two pieces of the answer
 _RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
@@ -221,38 +218,6 @@ def available(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download:
     return fallback
 
 
-def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """Read one recording as float32 [samples], mono, at `sample_rate` Hz.
-
-    - more than one channel: mixed down to their mean;
-    - another sample rate: resampled (soxr, through librosa);
-    - longer than `max_seconds`: cropped to the loudest part of that length, the one with most energy;
-    - louder than full scale, as resampling and float files can be: scaled back to a peak of 1.
-
-    Raises FileNotFoundError where there is no such file, and ValueError, naming the file, where it cannot be
-    read as audio, is empty (no samples), silent (nothing beyond a constant of the least 16-bit step) or holds
-    values that are not finite.
-    """
-    if not (sample_rate > 0 and max_seconds > 0):
-        raise ValueError(f"sample_rate={sample_rate} and max_seconds={max_seconds} must both be above 0")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: cannot be read as audio ({error})") from error
-    if samples.size == 0:
-        raise ValueError(f"{path}: empty, it holds no samples")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: holds values that are not finite numbers")
-    samples = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    samples = _fit(samples, rate, sample_rate, max_seconds)
-    if np.ptp(samples) <= _SILENCE:
-        raise ValueError(f"{path}: silent, it holds no signal")
-    peak = np.abs(samples).max()
-    return samples / peak if peak > 1 else samples
-
-
 def split(
     corpus: Corpus,
     kind: str = "random",
@@ -394,7 +359,7 @@ def _synthetic(name: str, sample_rate: int, max_seconds: float) -> Corpus:
     return Corpus(
         name=name,
         waveforms=tuple(
-            _fit(clip.samples.astype(np.float32) / 32768, voices.SAMPLE_RATE, sample_rate, max_seconds)
+            fit(clip.samples.astype(np.float32) / 32768, voices.SAMPLE_RATE, sample_rate, max_seconds)
             for clip in clips
         ),
         sample_rate=sample_rate,
@@ -525,22 +490,6 @@ def _read_all(
         shown = "\n  ".join(refused[:10])
         raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {shown}")
     return tuple(waveforms)
-
-
-def _fit(samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float) -> np.ndarray:
-    """At most the loudest `max_seconds` of the samples, at `sample_rate` Hz."""
-    if len(samples) > max_seconds * rate:
-        samples = _loudest(samples, max(round(max_seconds * rate), 1))
-    if rate != sample_rate:
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
-    return samples
-
-
-def _loudest(samples: np.ndarray, length: int) -> np.ndarray:
-    """The `length` successive samples with most energy."""
-    energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
-    start = int(np.argmax(energy[length:] - energy[:-length]))
-    return samples[start : start + length]
 
 
 def _draw(labels: np.ndarray, generator: np.random.Generator, stratified: bool) -> np.ndarray:

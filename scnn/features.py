@@ -125,8 +125,8 @@ def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
     same images, one computes them. Where they cannot be kept (a full disk, a home that is read only), a
     warning says so. `cache=False` neither reads nor writes.
 
-    Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite or not
-    one-dimensional.
+    Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite, not one-dimensional
+    or not of floats.
     """
     images = _cached(corpus, features) if cache else None
     if images is None:
@@ -137,7 +137,7 @@ def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
 def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
     """The image of one waveform, [samples] in [-1, 1] at `sample_rate` Hz, as Images of one clip.
 
-    Raises ValueError for a waveform that is empty, silent, not finite or not one-dimensional.
+    Raises ValueError for a waveform that is empty, silent, not finite, not one-dimensional or not of floats.
     """
     if not 0 < sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz and at most {MAX_RATE}")
@@ -266,6 +266,11 @@ def _compute(
 
 
 def _check(waveform: np.ndarray, name: str, features: Features) -> None:
+    if waveform.dtype.kind != "f":
+        raise ValueError(
+            f"{name}: a waveform must be of floats in [-1, 1], got {waveform.dtype}; divide whole numbers by "
+            "their full scale, as int16 by 32768"
+        )
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"{name}: a waveform must be [samples] and not empty, got shape {waveform.shape}")
     if not np.isfinite(waveform).all():

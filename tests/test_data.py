@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from scnn import data
-from scnn.data import available, fetch_fsdd, fingerprint, load_corpus, read_audio, split
+from scnn.data import available, fetch_fsdd, fingerprint, load_corpus, split
 from scnn.espeak import make
 from scnn.files import cache_dir
 
@@ -31,11 +31,6 @@ def write(path: Path, samples: np.ndarray = TONE, rate: int = RATE, subtype: str
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples, rate, subtype)
     return path
-
-
-def frequency(samples: np.ndarray, rate: int) -> float:
-    """The strongest frequency, in Hz."""
-    return float(np.argmax(np.abs(np.fft.rfft(samples))) * rate / len(samples))
 
 
 # The packaged corpus
@@ -106,9 +101,9 @@ def test_fsdd_1_0_8_is_the_papers_three_speakers(fsdd):
 
 def test_fsdd_loads_in_seconds(fsdd):
     load_corpus("fsdd", download=False)
-    start = time.perf_counter()
+    start = time.process_time()
     load_corpus("fsdd", download=False)
-    assert time.perf_counter() - start < 5  # about 0.6 on two idle cores
+    assert time.process_time() - start < 3  # about 0.8
 
 
 # A small FSDD to download: two digits, six speakers, six takes
@@ -475,7 +470,7 @@ def test_unknown_corpus_lists_the_valid_ones():
 
 def test_all_bad_recordings_are_named_at_once(tmp_path):
     folder = commands(tmp_path)
-    write(folder / "yes" / "silent.wav", np.zeros(100, np.float32))
+    write(folder / "yes" / "silent.wav", np.zeros(400, np.float32))
     (folder / "no" / "text.wav").write_text("no audio at all")
     with pytest.raises(ValueError, match=r"(?s)2 of 14 .*text.wav: cannot be read.*silent.wav: silent"):
         load_corpus(folder)
@@ -492,83 +487,6 @@ def test_fingerprint_follows_what_would_be_loaded(tmp_path):
     (folder / "testing_list.txt").unlink()
     assert len({first, second, third, fingerprint(folder)}) == 4
     assert len({fingerprint(name) for name in data.CORPORA}) == 5
-
-
-# Bad audio
-
-
-def test_read_audio_gives_the_samples_of_the_file(tmp_path):
-    path = write(tmp_path / "a.wav")
-    assert np.array_equal(read_audio(path), soundfile.read(path, dtype="float32")[0])
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone.wav: no such file"):
-        read_audio(tmp_path / "gone.wav")
-
-
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"this is no audio" * 100])
-def test_unreadable_file_is_named(tmp_path, content):
-    (tmp_path / "bad.wav").write_bytes(content)
-    with pytest.raises(ValueError, match=r"bad.wav: cannot be read as audio"):
-        read_audio(tmp_path / "bad.wav")
-
-
-def test_empty_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none.wav: empty"):
-        read_audio(write(tmp_path / "none.wav", np.zeros(0, np.float32)))
-
-
-@pytest.mark.parametrize("level", [0.0, 0.25])
-def test_silent_file_is_named(tmp_path, level):
-    with pytest.raises(ValueError, match=r"quiet.wav: silent"):
-        read_audio(write(tmp_path / "quiet.wav", np.full(4000, level, np.float32)))
-
-
-def test_channels_that_cancel_are_silent(tmp_path):
-    with pytest.raises(ValueError, match=r"phase.wav: silent"):
-        read_audio(write(tmp_path / "phase.wav", np.stack([TONE, -TONE], axis=1), subtype="FLOAT"))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_an_error(tmp_path, value):
-    samples = TONE.copy()
-    samples[7] = value
-    with pytest.raises(ValueError, match=r"odd.wav: .*not finite"):
-        read_audio(write(tmp_path / "odd.wav", samples, subtype="FLOAT"))
-
-
-def test_stereo_is_mixed_down(tmp_path):
-    path = write(tmp_path / "two.wav", np.stack([TONE, 0 * TONE], axis=1), subtype="FLOAT")
-    assert np.allclose(read_audio(path), TONE / 2, atol=1e-7)
-
-
-@pytest.mark.parametrize("rate", [16000, 22050, 44100])
-def test_other_rate_is_resampled(tmp_path, rate):
-    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
-    samples = read_audio(write(tmp_path / "fast.wav", tone, rate))
-    assert samples.dtype == np.float32 and abs(len(samples) - RATE) <= 1
-    assert frequency(samples, RATE) == pytest.approx(440, abs=2)
-    assert np.abs(samples).max() == pytest.approx(0.5, abs=0.05)
-
-
-def test_long_file_is_cropped_to_its_loudest_part(tmp_path):
-    samples = np.full(10 * RATE, 0.001, np.float32)
-    samples[6 * RATE : 6 * RATE + len(TONE)] = TONE
-    cropped = read_audio(write(tmp_path / "long.wav", samples), max_seconds=1.0)
-    assert len(cropped) == RATE
-    assert np.sum(cropped**2) == pytest.approx(np.sum(TONE**2), rel=1e-3)
-
-
-def test_louder_than_full_scale_is_scaled_back(tmp_path):
-    samples = read_audio(write(tmp_path / "loud.wav", 8 * TONE, subtype="FLOAT"))
-    assert np.allclose(samples, TONE / np.abs(TONE).max(), atol=1e-6)
-
-
-@pytest.mark.parametrize("wrong", [{"sample_rate": 0}, {"max_seconds": 0.0}, {"max_seconds": np.nan}])
-def test_wrong_parameter_is_named(tmp_path, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        read_audio(write(tmp_path / "a.wav"), **wrong)
 
 
 # Splits

@@ -316,6 +316,7 @@ def test_wrong_parameters_are_named_with_what_is_valid(parameters, message):
         (np.zeros(0), r"not empty, got shape \(0,\)"),
         (np.ones((2, 4000)), r"got shape \(2, 4000\)"),
         (np.array([0.0, np.nan]), "not finite"),
+        (np.ones(4000, np.int16), "of floats in .* got int16"),
     ],
 )
 def test_unusable_waveforms_are_refused(waveform, message):
