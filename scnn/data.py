@@ -8,7 +8,6 @@ sub-folder of recordings per class is one too.
 import gzip
 import hashlib
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -19,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import pooch
@@ -30,6 +28,8 @@ from tqdm import tqdm
 from scnn import voices
 from scnn.audio import MAX_SECONDS, fit, read_audio
 from scnn.files import cache_dir
+from scnn.folders import LISTS, OFFICIAL_TAKES, Clip, Found, parse_names, scan
+from scnn.text import listed, printable
 
 CORPORA = ("fsdd", "fsdd-1.0.8", "espeak", *voices.CORPORA)
 FSDD_VERSION = "1.0.10"
@@ -54,12 +54,8 @@ _SOURCES = {
     "voices-words": f"Words and syllables that are no digits from eSpeak NG, {len(voices.VOICES)} voices, "
     "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
 }
-_ENDINGS = (".wav", ".flac", ".ogg")
-_LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # as Speech Commands names them
-_CLIP = re.compile(r"([^_]+)_(.+)_(\d{1,9})")  # {class}_{speaker}_{take}
-_COMMAND = re.compile(r"(.+)_nohash_(\d{1,9})")  # Speech Commands: {speaker}_nohash_{take}
-_OFFICIAL_TAKES = 5  # takes 0 to 4 are FSDD's own test split
 _LARGEST = 2**20  # bytes; no recording of FSDD is a tenth of it
+_TOLD: set[tuple[str, tuple[str, ...]]] = set()  # what was left out of which folder, as it was told
 _TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two pieces of the answer
 _RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
 _INSTEAD = (
@@ -80,8 +76,9 @@ class Corpus:
     speakers: str [N]; "unknown" where the file's name does not say.
     takes: int64 [N], number of the repetition.
     names: what to call each clip, as "7_jackson_32".
-    lists: official index sets by name, among "test" and "validation".
+    lists: official index sets by name, among "test", "validation" and "fold:1", "fold:2" and so on.
     source: one sentence: what it is, licence, citation.
+    left_out: what a folder holds beside the clips, and list entries without one, each with the reason.
     """
 
     name: str
@@ -94,6 +91,7 @@ class Corpus:
     names: tuple[str, ...]
     lists: dict[str, np.ndarray]
     source: str
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.waveforms)
@@ -108,16 +106,6 @@ class Split:
     test: np.ndarray
 
 
-class _Clip(NamedTuple):
-    """Where a clip lies and what its path says about it; sorts as a corpus does."""
-
-    label: str
-    speaker: str
-    take: int
-    name: str
-    path: Path
-
-
 def load_corpus(
     name: str | Path, *, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS, download: bool = True
 ) -> Corpus:
@@ -126,21 +114,25 @@ def load_corpus(
     name: "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and theo,
         1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), "voices" and "voices-words" (synthetic
         training aids, made by `scnn.voices` the first time), or the path of a folder which holds
-        - a sub-folder of WAV, FLAC or OGG files per class. Speech Commands is such a folder: its
-          `validation_list.txt` and `testing_list.txt` become `lists`, the speaker is what stands before
-          `_nohash_`. Sub-folders whose name begins with `_` or `.` are no classes;
+        - a sub-folder of recordings per class. Speech Commands is such a folder: its `validation_list.txt`
+          and `testing_list.txt` become `lists`, the speaker is what stands before `_nohash_`. Sub-folders
+          whose name begins with `_` or `.` are no classes;
+        - or a sub-folder per speaker with files named {class}_{speaker}_{take}, as AudioMNIST; its published
+          folds of speakers become "fold:1" to "fold:5", and the first also "test" and "validation";
         - or files named {class}_{speaker}_{take}, as FSDD's; their takes 0 to 4 become the list "test".
+        Recordings may be of any format that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF...
+        What of a folder is not taken stands in `left_out`, and a warning tells of it once.
     sample_rate, max_seconds: every clip is brought to them as `read_audio` does.
     download: whether FSDD may be downloaded. It is looked for in the folder that the environment variable
         SCNN_FSDD names and in the cache first. Wherever it comes from, every recording of a named corpus is
         compared with the SHA-256 manifest in this package.
 
     Raises FileNotFoundError where there is no such corpus or folder, or recordings of FSDD are missing;
-    ValueError, with what was found, for a folder with fewer than two classes; ValueError, naming the files,
-    for what `read_audio` refuses and for recordings that are not the published ones; and what `fetch_fsdd`
-    and `scnn.voices.load` raise.
+    ValueError, with what was found, for a folder with fewer than two classes or a class without a recording,
+    and for lists that overlap or cannot be used; ValueError, naming the files, for what `read_audio` refuses
+    and for recordings that are not the published ones; and what `fetch_fsdd` and `scnn.voices.load` raise.
     """
-    lists, hashes = {}, None
+    found = hashes = None
     if name in voices.CORPORA:
         return _synthetic(name, sample_rate, max_seconds)
     if name in _SPEAKERS:
@@ -151,19 +143,19 @@ def load_corpus(
                 "or set SCNN_FSDD to the folder of a copy."
             )
         hashes = _manifest(name)
-        clips = _parse_names((folder or fetch_fsdd()) / file for file in hashes)
+        clips = parse_names((folder or fetch_fsdd()) / file for file in hashes)
     elif name == "espeak":
         hashes = _manifest(name)
-        clips = _parse_names(ESPEAK_FOLDER / file for file in hashes)
+        clips = parse_names(ESPEAK_FOLDER / file for file in hashes)
     else:
-        clips, lists = _scan(Path(name).expanduser())
+        found = _scan(_folder(name))
+        clips = found.clips
     waveforms = _read_all(clips, sample_rate, max_seconds, hashes)
 
     takes = np.array([clip.take for clip in clips], dtype=np.int64)
     classes = tuple(sorted({clip.label for clip in clips}))
-    named = name in CORPORA
     return Corpus(
-        name=str(name) if named else Path(name).expanduser().resolve().name,
+        name=printable(_folder(name).resolve().name) if found else name,
         waveforms=waveforms,
         sample_rate=sample_rate,
         labels=np.array([classes.index(clip.label) for clip in clips], dtype=np.int64),
@@ -171,8 +163,9 @@ def load_corpus(
         speakers=np.array([clip.speaker for clip in clips]),
         takes=takes,
         names=tuple(clip.name for clip in clips),
-        lists={"test": np.flatnonzero(takes < _OFFICIAL_TAKES)} if named else lists,
-        source=_SOURCES[name] if named else f"Recordings in the folder {Path(name).name}.",
+        lists=found.lists if found else {"test": np.flatnonzero(takes < OFFICIAL_TAKES)},
+        source=found.source if found else _SOURCES[name],
+        left_out=found.left_out if found else (),
     )
 
 
@@ -186,11 +179,11 @@ def fingerprint(name: str | Path) -> str:
     if name in CORPORA:
         listing = sorted(_manifest(name).items())
     else:
-        folder = Path(name).expanduser()
-        files = [clip.path for clip in _scan(folder)[0]]
-        files += [folder / file for file in _LISTS.values() if (folder / file).is_file()]
-        listing = [(str(file.relative_to(folder)), _stamp(file)) for file in files]
-        name = folder.resolve().name
+        found = _scan(_folder(name))
+        files = [clip.path for clip in found.clips]
+        files += [file for file in map(found.folder.joinpath, LISTS.values()) if file.is_file()]
+        listing = [(str(file.relative_to(found.folder)), _stamp(file)) for file in files]
+        name = printable(_folder(name).resolve().name)
     return f"{name}-{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
 
 
@@ -230,14 +223,16 @@ def split(
     """Split a corpus into training, validation and test clips.
 
     kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own list
-        (takes 0 to 4 of FSDD and espeak, the lists of a folder), "speaker:NAME" all clips of one speaker.
+        (takes 0 to 4 of FSDD and espeak, the lists of a folder), "fold:K" the K-th of its folds, with the one
+        before it (before the first, the last) for validation, "speaker:NAME" all clips of one speaker.
     test: share of the corpus that is drawn for testing; counts for "random" alone.
     validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with a
-        validation list of its own gives that one to "official" instead.
+        validation list or fold of its own gives that one to "official" and "fold:K" instead.
     seed: the same seed gives the same split.
     stratified: draw the same share of every class, to a clip.
 
-    Raises ValueError for an unknown kind, speaker or share, and where no clip is left to train or test on.
+    Raises ValueError for an unknown kind, fold, speaker or share, and where no clip is left to train or test
+    on.
     """
     if not (0 <= test < 1 and 0 <= validation < 1):
         raise ValueError(f"test={test} and validation={validation} must be shares from 0 to below 1")
@@ -253,6 +248,12 @@ def split(
             )
         tested[corpus.lists["test"]] = True
         validated[corpus.lists.get("validation", [])] = True
+    elif kind.startswith("fold:"):
+        folds = [name for name in corpus.lists if name.startswith("fold:")]
+        if kind not in folds:
+            raise ValueError(f"kind={kind!r}: {corpus.name} has {', '.join(folds) or 'no folds'}")
+        tested[corpus.lists[kind]] = True
+        validated[corpus.lists[folds[folds.index(kind) - 1]]] = True
     elif kind.startswith("speaker:"):
         speakers = sorted(set(corpus.speakers.tolist()))
         speaker = kind.removeprefix("speaker:")
@@ -261,7 +262,7 @@ def split(
             raise ValueError(f"kind={kind!r}: no such speaker in {corpus.name}; valid are {shown}")
         tested = corpus.speakers == speaker
     else:
-        raise ValueError(f"kind={kind!r}: valid are 'random', 'official' and 'speaker:NAME'")
+        raise ValueError(f"kind={kind!r}: valid are 'random', 'official', 'fold:K' and 'speaker:NAME'")
     if not validated.any():
         # Drawn again from what is left, so that this part is as stratified as the test part.
         rest = np.flatnonzero(~tested)
@@ -397,97 +398,44 @@ def _find_fsdd(name: str) -> Path | None:
     return folder
 
 
-def _scan(folder: Path) -> tuple[list[_Clip], dict[str, np.ndarray]]:
-    """The clips and lists of a folder of class folders, or of files named {class}_{speaker}_{take}."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such corpus or folder; valid are {', '.join(CORPORA)} and the path of a folder "
-            "with a sub-folder of recordings for each class"
-        )
-    loose = _audio(folder)
-    inside = {
-        entry.name: _audio(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(("_", "."))
-    }
-    lists = {}
-    if loose and any(inside.values()):
-        raise ValueError(f"{folder}: holds class folders and also loose recordings, such as {loose[0].name}")
-    if loose:
-        clips = _parse_names(loose)
-        first = [index for index, clip in enumerate(clips) if clip.take < _OFFICIAL_TAKES]
-        lists["test"] = np.array(first, dtype=np.int64)
-    else:
-        clips = sorted(
-            _parse_command(path, label, number)
-            for label, paths in inside.items()
-            for number, path in enumerate(paths)
-        )
-        lists = _read_lists(folder, clips)
-    if len({clip.label for clip in clips}) < 2:
-        found = ", ".join(f"{label}/ ({len(paths)})" for label, paths in list(inside.items())[:20])
-        raise ValueError(
-            f"{folder}: a corpus needs recordings ({', '.join(_ENDINGS)}) of two classes or more, in "
-            f"a sub-folder each; found {len(loose)} loose recordings, and in sub-folders: "
-            f"{found or 'none'}"
-        )
-    return clips, lists
-
-
-def _audio(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _ENDINGS and not path.name.startswith(".") and path.is_file()
+def _folder(name: str | Path) -> Path:
+    """The folder that is meant by a name which is no corpus'."""
+    try:
+        folder = Path(name).expanduser()
+        if str(name) and folder.is_dir():
+            return folder
+    except RuntimeError:  # a home of nobody's
+        pass
+    raise FileNotFoundError(
+        f"{printable(name) or 'an empty name'}: no such corpus or folder; valid are {', '.join(CORPORA)} and "
+        "the path of a folder with a sub-folder of recordings for each class"
     )
 
 
-def _parse_names(paths) -> list[_Clip]:
-    clips = []
-    for path in paths:
-        parts = _CLIP.fullmatch(path.stem)
-        if parts is None:
-            raise ValueError(
-                f"{path}: a recording in no class folder must be named {{class}}_{{speaker}}_{{take}}"
-            )
-        clips.append(_Clip(parts[1], parts[2], int(parts[3]), path.stem, path))
-    return sorted(clips)
-
-
-def _parse_command(path: Path, label: str, number: int) -> _Clip:
-    parts = _COMMAND.fullmatch(path.stem)
-    speaker, take = (parts[1], int(parts[2])) if parts else ("unknown", number)
-    return _Clip(label, speaker, take, f"{label}/{path.stem}", path)
-
-
-def _read_lists(folder: Path, clips: list[_Clip]) -> dict[str, np.ndarray]:
-    """Index sets of the list files; what they name beyond the clips (a class left out) is passed over."""
-    index = {f"{clip.label}/{clip.path.name}": position for position, clip in enumerate(clips)}
-    lists = {}
-    for name, file in _LISTS.items():
-        if (folder / file).is_file():
-            named = (folder / file).read_text().split()
-            lists[name] = np.array(sorted({index[clip] for clip in named if clip in index}), dtype=np.int64)
-    twice = np.intersect1d(*lists.values()) if len(lists) == 2 else []
-    if len(twice):
-        raise ValueError(f"{folder}: {clips[twice[0]].name} is in both {' and '.join(_LISTS.values())}")
-    return lists
+def _scan(folder: Path) -> Found:
+    """What the folder holds; what is left out of it is told once."""
+    found = scan(folder)
+    told = str(found.folder.resolve()), found.left_out
+    if found.left_out and told not in _TOLD:
+        _TOLD.add(told)
+        warnings.warn(f"{printable(folder)}: left out {listed(found.left_out)}", stacklevel=3)
+    return found
 
 
 def _read_all(
-    clips: list[_Clip], sample_rate: int, max_seconds: float, hashes: dict[str, str] | None
+    clips: list[Clip], sample_rate: int, max_seconds: float, hashes: dict[str, str] | None
 ) -> tuple[np.ndarray, ...]:
     """Read all clips; where some cannot be used, one error names them all (the first ten)."""
     waveforms, refused = [], []
     for clip in tqdm(clips, unit="clip", delay=2, disable=None):
         try:
             if hashes and hashlib.sha256(clip.path.read_bytes()).hexdigest() != hashes[clip.path.name]:
-                raise ValueError(f"{clip.path}: not the published recording, its SHA-256 differs")
+                raise ValueError(f"{printable(clip.path)}: not the published recording, its SHA-256 differs")
             waveforms.append(read_audio(clip.path, sample_rate, max_seconds))
         except ValueError as error:
             refused.append(str(error))
     if refused:
-        shown = "\n  ".join(refused[:10])
+        shown = "\n  ".join(refused[:10] + ["..."] * (len(refused) > 10))
         raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {shown}")
     return tuple(waveforms)
 

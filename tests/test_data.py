@@ -557,7 +557,7 @@ def test_unknown_speaker_lists_the_valid_ones(espeak):
 
 
 def test_unknown_kind_lists_the_valid_ones(espeak):
-    with pytest.raises(ValueError, match=r"'half'.*'random', 'official' and 'speaker:NAME'"):
+    with pytest.raises(ValueError, match=r"'half'.*'random', 'official', 'fold:K' and 'speaker:NAME'"):
         split(espeak, "half")
 
 
