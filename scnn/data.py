@@ -5,28 +5,21 @@ one made with eSpeak NG, and two larger ones of synthetic voices (`scnn.voices`)
 sub-folder of recordings per class is one too.
 """
 
-import gzip
 import hashlib
 import os
 import shutil
-import sys
-import tarfile
 import time
 import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-import pooch
-import requests
 from filelock import FileLock
 from tqdm import tqdm
 
 from scnn import voices
 from scnn.audio import MAX_SECONDS, fit, read_audio
+from scnn.download import fetch
 from scnn.files import cache_dir
 from scnn.folders import LISTS, OFFICIAL_TAKES, Clip, Found, parse_names, scan
 from scnn.text import listed, printable
@@ -54,9 +47,7 @@ _SOURCES = {
     "voices-words": f"Words and syllables that are no digits from eSpeak NG, {len(voices.VOICES)} voices, "
     "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
 }
-_LARGEST = 2**20  # bytes; no recording of FSDD is a tenth of it
 _TOLD: set[tuple[str, tuple[str, ...]]] = set()  # what was left out of which folder, as it was told
-_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two pieces of the answer
 _RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
 _INSTEAD = (
     "Check the network and try again; or get the archive by other means, unpack it and set the environment "
@@ -284,8 +275,7 @@ def fetch_fsdd() -> Path:
     manifest, and the folder renamed when it is complete; until then, and after a failure, there is none. Of
     two processes at once, one waits for the other.
 
-    Raises ConnectionError where the download fails, and ValueError where the archive is refused: truncated,
-    altered, incomplete, or with members that are links or lie outside it.
+    Raises what `scnn.download.fetch` does.
     """
     home = cache_dir()
     target, scratch = home / FSDD_FOLDER, home / "fsdd.partial"
@@ -297,52 +287,12 @@ def fetch_fsdd() -> Path:
         recordings = scratch / "recordings"
         recordings.mkdir(parents=True)
         try:
-            _download(FSDD_URL, scratch / "archive.tar.gz")
-            with _refusing(FSDD_URL):
-                _unpack(scratch / "archive.tar.gz", recordings, _manifest("fsdd"))
+            fetch(FSDD_URL, recordings, _manifest("fsdd"), _INSTEAD)
             recordings.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     (home / "fsdd.failed").unlink(missing_ok=True)
     return target
-
-
-def _download(url: str, path: Path) -> None:
-    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=_TIMEOUT)
-    try:
-        get(url, path, None)
-    except requests.RequestException as error:
-        raise ConnectionError(f"{url} could not be downloaded ({error}). {_INSTEAD}") from error
-
-
-@contextmanager
-def _refusing(url: str) -> Iterator[None]:
-    """Say of an archive that cannot be used what was wrong, that nothing was kept and what to do next."""
-    try:
-        yield
-    except (ValueError, EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"the archive from {url} was refused and nothing of it kept: {error}. {_INSTEAD}"
-        ) from error
-
-
-def _unpack(archive: Path, folder: Path, hashes: dict[str, str]) -> None:
-    """Write the recordings that `hashes` names to `folder`, under these names and no other."""
-    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as members:
-        for member in members:
-            path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-                raise ValueError(f"{member.name} is a link, or leads out of the archive")
-            if member.isfile() and path.parent.name == "recordings" and path.name in hashes:
-                content = members.extractfile(member).read(_LARGEST)
-                if hashlib.sha256(content).hexdigest() != hashes[path.name]:
-                    raise ValueError(f"{member.name} is not the published recording")
-                (folder / path.name).write_bytes(content)
-        while stream.read(_LARGEST):  # to the checksum at its end, which a truncated archive lacks
-            pass
-    missing = sorted(set(hashes) - {file.name for file in folder.iterdir()})
-    if missing:
-        raise ValueError(f"{len(missing)} of {len(hashes)} recordings are missing, the first is {missing[0]}")
 
 
 def _manifest(name: str) -> dict[str, str]:

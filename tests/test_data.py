@@ -1,5 +1,7 @@
 """Corpora: what they hold, how bad audio and bad downloads are met, and that splits never overlap."""
 
+import contextlib
+import gzip
 import hashlib
 import io
 import os
@@ -9,6 +11,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from scnn import data
+from scnn import data, download
 from scnn.data import available, fetch_fsdd, fingerprint, load_corpus, split
 from scnn.espeak import make
 from scnn.files import cache_dir
@@ -150,13 +153,24 @@ def pack(files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> by
 class Server:
     """A loopback web server with one file; counts how often it is asked."""
 
-    def __init__(self, content: bytes, status: int = 200, sent: int | None = None, delay: float = 0.0):
+    def __init__(
+        self,
+        content: bytes,
+        status: int = 200,
+        sent: int | None = None,
+        delay: float = 0.0,
+        answer: Callable[[BaseHTTPRequestHandler], None] | None = None,  # instead of sending the content
+    ):
         server = self
         self.asked = 0
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 server.asked += 1
+                if answer is not None:
+                    with contextlib.suppress(OSError):  # once nobody listens
+                        answer(self)
+                    return
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -279,6 +293,99 @@ def test_refusing_server_says_what_to_do(small, serve):
     serve(b"no", status=404)
     with pytest.raises(ConnectionError, match=r"404.*SCNN_FSDD"):
         fetch_fsdd()
+    assert left_over(small) == []
+
+
+def flood(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(bytes(2**16))
+
+
+def flood_chunk_size(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"0" * 2**16)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"0")
+        time.sleep(0.1)
+
+
+def drip_header(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        handler.wfile.write(b"0")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (flood, "larger than 1048576 bytes"),
+        (flood_chunk_size, "chunk|line"),
+        (drip, "not complete after 2 s"),
+        (drip_header, "not complete after 2 s"),
+    ],
+)
+def test_a_server_that_never_ends_is_left(small, serve, monkeypatch, answer, message):
+    monkeypatch.setattr(download, "_MOST", 2**20)
+    monkeypatch.setattr(download, "_MOST_SECONDS", 2.0)
+    server = serve(b"", answer=answer)
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match=rf"(?s){server.url} could not be .*({message}).*SCNN_FSDD"):
+        fetch_fsdd()
+    assert time.monotonic() - start < 30  # of which it waits for two
+    assert left_over(small) == []
+
+
+@pytest.mark.parametrize(
+    "location", ["ftp://127.0.0.1/a", "http://[::1", "http://.a", "/v1.0.10.tar.gz", "file:///a"]
+)
+def test_an_odd_redirect_says_what_to_do(small, serve, location):
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", location)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server = serve(b"", answer=answer)
+    with pytest.raises(ConnectionError, match=rf"{server.url} could not be downloaded .*SCNN_FSDD"):
+        fetch_fsdd()
+
+
+def extended(size: int, times: int = 1, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """The start of a tar: headers which `size` bytes extend."""
+    info = tarfile.TarInfo("extended")
+    info.type, info.size = kind, size
+    return (info.tobuf() + bytes(size + -size % 512)) * times
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize(("size", "times"), [(2**22, 2), (100, 5000)])
+def test_long_headers_take_no_memory(small, serve, recordings, kind, size, times):
+    archive = gzip.compress(extended(size, times, kind) + gzip.decompress(pack(recordings)), 1)
+    serve(archive)
+    tracemalloc.start()
+    folder = fetch_fsdd()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(list(folder.iterdir())) == 72 and peak < 8e6
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(small, serve, monkeypatch):
+    monkeypatch.setattr(download, "_MOST", 2**20)
+    for archive in (extended(2**20), bytes(1024) + bytes(2**20)):
+        serve(gzip.compress(archive))
+        with pytest.raises(ValueError, match=r"unpacked it is larger than 1048576 bytes"):
+            fetch_fsdd()
     assert left_over(small) == []
 
 
