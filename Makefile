@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
 	"$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev,search,voices]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev,search,voices,listen]"
 	@touch $@
 
 book: $(READY)  ## run every page quickly (FSDD where it can be had) and render them to _build/html

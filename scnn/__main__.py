@@ -1,13 +1,14 @@
-"""The command line: `scnn data`, `scnn train` and `scnn predict`."""
+"""The command line: `scnn data`, `scnn train`, `scnn predict` and `scnn listen`."""
 
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from scnn._terminal import until_closed
 from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image, normalize
+from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
 from scnn.training import load_network, scores
@@ -108,15 +110,29 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="WAV, FLAC or Ogg, any rate and channels"
     )
-    predict.add_argument(
-        "--network",
-        type=Path,
-        default=PRETRAINED,
-        metavar="FILE",
-        help="a file written by train --save (default: the packaged one, trained on FSDD)",
-    )
     predict.add_argument("--json", action="store_true", help="print one line of JSON per recording")
     predict.set_defaults(call=_predict)
+
+    text = """Which digits are spoken, one after another? Listens to the microphone until Ctrl-C. Prints a
+    line for each word: when it began (in seconds), the digit, the confidence. Speak with short pauses."""
+    listen = commands.add_parser("listen", help="recognise digits from the microphone", description=text)
+    source = listen.add_mutually_exclusive_group()
+    source.add_argument("--file", type=Path, metavar="FILE", help="listen to this recording instead")
+    source.add_argument(
+        "--device",
+        metavar="NAME",
+        help="number or part of the name of a microphone, as `python -m sounddevice` lists them",
+    )
+    listen.add_argument("--json", action="store_true", help="print one line of JSON per word")
+    listen.set_defaults(call=_listen)
+    for command in (predict, listen):
+        command.add_argument(
+            "--network",
+            type=Path,
+            default=PRETRAINED,
+            metavar="FILE",
+            help="a file written by train --save (default: the packaged one, trained on FSDD)",
+        )
     return parser
 
 
@@ -181,31 +197,92 @@ def _predict(options: argparse.Namespace) -> int:
     return failed
 
 
-def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
-    """What `network` hears in an audio file: `digit` (its class), `confidence` (0..1), `spikes` per class.
+def _listen(options: argparse.Namespace) -> int:
+    network, about = load_network(options.network)
+    rate = _made(about).rate
+    gate = Gate(rate)
+    words = 0
 
-    `about` is what `scnn.training.load_network` gave beside it. Raises as `scnn.data.read_audio`, and
-    `ValueError` for a network that was not saved with its features.
-    """
+    def answer(segments: list[Segment]) -> None:
+        nonlocal words
+        for start, samples in segments:
+            words += 1
+            found = {"start": round(start, 2)} | hear(samples, network, about)
+            if options.json:
+                print(json.dumps(found), flush=True)
+            else:
+                confidence = f"confidence {found['confidence']:.2f}"
+                print(f"{found['start']:7.2f} s  {found['digit']}  {confidence}", flush=True)
+
     try:
-        rate, classes = about["sample_rate"], about["classes"]
-        features, constants = Features(**about["experiment"]["features"]), about["normalization"]
+        if options.file is not None:
+            samples = read_audio(options.file, rate, max_seconds=math.inf)
+            for begin in range(0, len(samples), rate):
+                answer(gate.feed(samples[begin : begin + rate]))
+        else:
+            number = options.device is not None and options.device.isdigit()
+            with microphone(rate, int(options.device) if number else options.device) as blocks:
+                print("Listening; Ctrl-C ends it.", file=sys.stderr)
+                for block in blocks:
+                    answer(gate.feed(block))
+    except KeyboardInterrupt:  # the way to end it
+        pass
+    answer(gate.flush())
+    if options.file is not None and not words:
+        print(f"scnn: {options.file}: no word is louder than its background", file=sys.stderr)
+    return 0
+
+
+def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
+    """What `network` hears in an audio file: `file`, and what `hear` gives.
+
+    Raises as `scnn.data.read_audio` and as `hear`.
+    """
+    samples = read_audio(file, _made(about).rate)
+    try:
+        return {"file": str(file)} | hear(samples, network, about)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[str, Any]:
+    """What `network` hears in one word: `digit` (its class), `confidence` (0..1), `spikes` per class.
+
+    `about` is what `scnn.training.load_network` gave beside it, and names the sample rate. Raises ValueError
+    for a network that was not saved with its features.
+    """
+    made = _made(about)
+    images = image(samples, made.rate, made.features)
+    if made.constants is not None:
+        images = normalize(images, *made.constants)
+    with torch.no_grad():
+        output = network(images.values)
+    if not output.membrane.isfinite().all():
+        raise ValueError("the network's answer is not a finite number")
+    counts = scores(output)[0]
+    best = int(counts.argmax())
+    confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
+    spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
+    return {"digit": made.classes[best], "confidence": round(confidence, 4), "spikes": spikes}
+
+
+class _Made(NamedTuple):
+    """How the images were made that a network was trained with, and what its outputs are called."""
+
+    rate: int
+    features: Features
+    constants: Any
+    classes: Sequence[str]
+
+
+def _made(about: dict[str, Any]) -> _Made:
+    try:
+        features = Features(**about["experiment"]["features"])
+        return _Made(about["sample_rate"], features, about["normalization"], about["classes"])
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"this network does not say how its features were made ({error} is missing)"
         ) from error
-    images = image(read_audio(file, rate), rate, features)
-    if constants is not None:
-        images = normalize(images, *constants)
-    with torch.no_grad():
-        output = network(images.values)
-    if not output.membrane.isfinite().all():
-        raise ValueError(f"{file}: the network's answer is not a finite number")
-    counts = scores(output)[0]
-    best = int(counts.argmax())
-    confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
-    spikes = {} if output.spikes is None else dict(zip(classes, counts.int().tolist(), strict=True))
-    return {"file": str(file), "digit": classes[best], "confidence": round(confidence, 4), "spikes": spikes}
 
 
 def _print(about: dict[str, Any], as_json: bool) -> None:
