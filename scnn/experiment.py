@@ -21,15 +21,17 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from scnn import metrics
+from scnn.augment import Augmentation, copies
 from scnn.data import Corpus, Split, fingerprint, load_corpus, split
 from scnn.features import Features, Images, extract, normalize, one_thread, statistics
 from scnn.files import atomic_write, cache_dir, canonical, locked, read_json, sweep, write_json
-from scnn.models import Network, build
+from scnn.models import Network, build, fold, parse
 from scnn.quantization import packed_bytes
 from scnn.training import StateError, Training, check_about, evaluate, fit, load_network, save_network
 
@@ -46,9 +48,15 @@ class Experiment:
     `corpus` is a name or folder of `scnn.data.load_corpus`; `split`, `test` and `validation` as in
     `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `precision` is a name of
     `scnn.quantization.RECIPES`; with `pretrained` its training starts from the weights of the same
-    experiment in full precision, which is run first. `seed` decides the split, the
-    initial weights and the order of the recordings. Raises `ValueError` naming the parameter and what is
-    valid.
+    experiment in full precision, which is run first, and takes `tune_epochs` at a tenth of the learning rate
+    (0: as many as in full precision, and at the same rate). `seed` decides the split, the initial weights,
+    the order of the recordings and what is drawn for them.
+
+    Beyond the paper: `spiking` makes a spiking network or its ReLU twin of any notation. `batch_norm`
+    normalises while training in full precision; the network that is kept has it folded in. `voices` is a
+    corpus that is trained on besides, never tested on, such as "voices". `augmentation` changes the training
+    clips. `teacher` is the notation of a ReLU network that is trained first, by the same experiment, and
+    whose answers are learnt. Raises `ValueError` naming the parameter and what is valid.
     """
 
     corpus: str = "fsdd-1.0.8"
@@ -69,6 +77,14 @@ class Experiment:
     learning_rate: float = 1.0e-3
     schedule: str = "constant"
     seed: int = 0
+    spiking: bool | None = None
+    batch_norm: bool = False
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    voices: str = ""
+    augmentation: Augmentation | None = None
+    teacher: str = ""
+    tune_epochs: int = 0
 
     def __post_init__(self):
         # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
@@ -79,15 +95,30 @@ class Experiment:
                 if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
                     raise ValueError(f"{each.name} must be a number, not {value!r}")
                 object.__setattr__(self, each.name, float(value))
-        if not isinstance(self.pretrained, bool):
-            raise ValueError(f"pretrained must be True or False, not {self.pretrained!r}")
+        for name in ("pretrained", "batch_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.spiking not in (None, True, False):
+            raise ValueError(f"spiking must be True, False or None, not {self.spiking!r}")
         if self.pretrained and self.precision == "fp32":
             raise ValueError("pretrained must be False for precision 'fp32': it starts from fp32 itself")
+        if self.batch_norm and self.precision != "fp32" and not self.pretrained:
+            raise ValueError("batch_norm folds into full precision: set pretrained for another precision")
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise ValueError(f"augmentation must be an Augmentation or None, not {self.augmentation!r}")
+        if self.tune_epochs and not self.pretrained:
+            raise ValueError("tune_epochs counts with pretrained alone")
         self.training()
         self.build(classes=None)
+        if self.teacher:
+            parse(self.teacher)
 
     def training(self) -> Training:
-        return Training(self.epochs, self.batch_size, self.learning_rate, self.schedule, self.seed)
+        epochs, rate = self.epochs, self.learning_rate
+        if self.tune_epochs:
+            epochs, rate = self.tune_epochs, 0.1 * rate
+        more = self.schedule, self.seed, self.weight_decay, self.dropout
+        return Training(epochs, self.batch_size, rate, *more)
 
     def build(self, classes: int | None) -> Network:
         """The untrained network, with an output for each of `classes`, or as it is written for None.
@@ -104,23 +135,49 @@ class Experiment:
             slope=self.slope,
             precision=self.precision,
             input_shape=(1, self.features.height, self.features.width),
+            spiking=self.spiking,
             seed=self.seed,
             classes=classes,
+            batch_norm=self.batch_norm and self.precision == "fp32",
         )
+
+    def of_teacher(self) -> "Experiment":
+        """The training of the teacher: a ReLU network in full precision, on the same recordings."""
+        plain = {"precision": "fp32", "pretrained": False, "tune_epochs": 0, "teacher": ""}
+        return replace(self, model=self.teacher, spiking=False, **plain)
 
     @property
     def digest(self) -> str:
         """Identity of the experiment, the corpus' contents included."""
-        identity = f"{FORMAT} {self.to_json()} {fingerprint(self.corpus)}"
-        return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:20]
+        contents = fingerprint(self.corpus) + (f" {fingerprint(self.voices)}" if self.voices else "")
+        return hashlib.sha256(f"{FORMAT} {self.to_json()} {contents}".encode()).hexdigest()[:20]
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """All fields as JSON; those of `_LATER` only where they are not as there, so that digests stay."""
+        fields = dataclasses.asdict(self)
+        for of, later in ((fields, _LATER), (fields["features"], _LATER_FEATURES)):
+            for name, usual in later.items():
+                if of[name] == usual:
+                    del of[name]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Experiment":
         fields = json.loads(text)
-        return cls(**{**fields, "features": Features(**fields["features"])})
+        fields["features"] = Features(**fields["features"])
+        if fields.get("augmentation") is not None:
+            fields["augmentation"] = Augmentation(**fields["augmentation"])
+        return cls(**fields)
+
+
+# Fields that were added when there were records already, and what they are where nobody sets them.
+_LATER = {
+    **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
+    **{"voices": "", "augmentation": None, "teacher": "", "tune_epochs": 0},
+}
+_LATER_FEATURES = {
+    **{"preemphasis": 0.0, "trim_frame": 2048, "crop": "middle", "range_db": 55.0, "equalize": 0.0}
+}
 
 
 @dataclass(frozen=True)
@@ -185,6 +242,37 @@ def load_data(experiment: Experiment) -> Data:
         constants = statistics(images, parts.train)
         images = normalize(images, *constants)
     return Data(corpus, parts, images, torch.from_numpy(corpus.labels), constants)
+
+
+def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels to train on: the training clips and those of `voices`, with copies if augmented.
+
+    Images are `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation. Raises
+    `ValueError` where the voices say a word that is no class of the corpus.
+    """
+    images, labels = [], []
+    sources = [(data.corpus, data.split.train)]
+    if experiment.voices:
+        voices = _images(experiment.voices, fingerprint(experiment.voices), experiment.features)[0]
+        if others := sorted(set(voices.classes) - set(data.corpus.classes)):
+            raise ValueError(
+                f"voices={experiment.voices!r} says words that are not in {data.corpus.name}: "
+                f"{', '.join(others[:10])}"
+            )
+        sources.append((voices, np.arange(len(voices))))
+    for corpus, indices in sources:
+        if experiment.augmentation is None:
+            part = extract(corpus, experiment.features).values[indices]
+        else:
+            part = copies(corpus, experiment.features, experiment.augmentation, indices)
+        if data.normalization is not None:
+            raise ValueError(
+                "normalization='train' goes with neither voices nor augmentation; valid: clip, band, peak"
+            )
+        images.append(part)
+        classes = np.array([data.corpus.classes.index(word) for word in corpus.classes])
+        labels.append(torch.from_numpy(classes[corpus.labels[indices]]))
+    return torch.cat(images), torch.cat(labels)
 
 
 def run(
@@ -335,14 +423,23 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     }
     check_about(about, network)  # rather than after the training
     if experiment.pretrained:
-        start = run(replace(experiment, precision="fp32", pretrained=False)).network().state_dict()
+        start = (
+            run(replace(experiment, precision="fp32", pretrained=False, tune_epochs=0)).network().state_dict()
+        )
         network.load_state_dict({name: start[name] for name in network.state_dict()})
     test = data.part(data.split.test)
     watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
     name = f"{experiment.model} on {data.corpus.name}, seed {experiment.seed}"
     plan = experiment.training()
-    history = fit(network, *data.part(data.split.train), watched, plan, state, name, on_epoch)
+    teachers = [run(experiment.of_teacher()).network()] if experiment.teacher else []
+    train = data.part(data.split.train)
+    if experiment.voices or experiment.augmentation:
+        train = training_part(experiment, data)
+    changes = experiment.augmentation, teachers
+    history = fit(network, *train, watched, plan, state, name, on_epoch, *changes)
+    if len(network.norms):
+        network = fold(network)
     window = data.images.window[data.split.test] if network.layers[0].kernel else None
     active = metrics.activity(network, test[0], window)
     result = evaluate(network, *test) | {

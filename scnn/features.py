@@ -11,11 +11,12 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,17 +27,19 @@ from scnn.data import Corpus
 from scnn.files import cache_dir, load_tensors, locked, save_tensors, sweep
 
 KINDS = ("mfcc", "logmel", "energy")
-NORMALIZATIONS = ("none", "clip", "band", "train")
+NORMALIZATIONS = ("none", "clip", "band", "peak", "train")
+CROPS = ("middle", "loudest")
 MAX_RATE = 384_000  # Hz
 
 _MELS = 128  # librosa's default number of mel bands, of which an MFCC is the cosine transform
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults, in samples
+_TRIM_OVERLAP = _TRIM_FRAME // _TRIM_HOP
 _FLOOR = 1e-10  # librosa.power_to_db's least power
 _RANGE_DB = 80.0  # and its range below the loudest band of the clip
 _LOWEST_HZ, _HIGHEST = 100.0, 0.95  # the filter bank's outer edges: Hz, and a share of the Nyquist frequency
 _WINDOWS_AT_ONCE = 256  # keeps a batch of windows and their spectra in the processor's cache
 _SAMPLES_AT_ONCE = 2**20  # bounds the memory that a group of clips takes
-_MOST = {"bands": 256, "hop": 2**16, "frame": 2**16, "height": 1024, "width": 1024}
+_MOST = {"bands": 256, "hop": 2**16, "frame": 2**16, "height": 1024, "width": 1024, "trim_frame": 2**16}
 _LARGEST = 2**26  # values in all frames of one clip: half a gigabyte, a second or two
 _FORMAT = 2  # raise it when the same waveforms and features come to give other images, or another file
 _FILE = "scnn images 1"
@@ -54,9 +57,20 @@ class Features:
     trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are cut
         off first; None keeps the whole clip.
     height, width: pixels of the image.
+    preemphasis: what is subtracted of the sample before, x[n] - preemphasis x[n-1], ahead of everything else:
+        0 leaves the waveform as it is, 0.97 lifts high frequencies as speech recognisers do, so that the
+        trimming keeps a soft "s".
+    trim_frame: samples of the frames whose loudness decides on the trimming, every quarter of which there is
+        one. librosa's 2048 keep a margin of up to a quarter of a second around a word.
+    range_db: dB that "peak" shows.
+    equalize: share of how much each band is above or below the clip's mean band, over its frames, that is
+        taken out before the "peak": half of what a microphone or a room colours.
+    crop: what a clip with more frames than the image is wide keeps: its "middle" frames, or the successive
+        ones that are "loudest" together.
     normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and
-        deviation 1 over its frames; "train" leaves that to `statistics` and `normalize`, over the training
-        clips.
+        deviation 1 over its frames; "peak" makes every clip's loudest pixel 2 and what is `range_db` or more
+        below it 0, so that silence is zero like the padding; "train" leaves that to `statistics` and
+        `normalize`, over the training clips.
 
     Raises ValueError, which names the parameter and its valid values.
     """
@@ -69,9 +83,14 @@ class Features:
     height: int = 32
     width: int = 32
     normalization: str = "none"
+    preemphasis: float = 0.0
+    trim_frame: int = 2048
+    crop: str = "middle"
+    range_db: float = 55.0
+    equalize: float = 0.0
 
     def __post_init__(self):
-        for name, valid in (("kind", KINDS), ("normalization", NORMALIZATIONS)):
+        for name, valid in (("kind", KINDS), ("normalization", NORMALIZATIONS), ("crop", CROPS)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(valid)}")
         if self.frame is None:
@@ -85,6 +104,18 @@ class Features:
             object.__setattr__(self, name, int(value))
         if self.frame % 2:
             raise ValueError(f"frame={self.frame}: must be even, so that a frame has a centre")
+        if self.trim_frame % 4:
+            raise ValueError(
+                f"trim_frame={self.trim_frame}: must be a multiple of 4, as its hop is a quarter"
+            )
+        for name, least, most in (("preemphasis", 0, 1), ("equalize", 0, 1), ("range_db", 1, 80)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not least <= value <= most:
+                raise ValueError(f"{name}={value!r}: must be a number from {least} to {most}")
+            object.__setattr__(self, name, float(value))
+        if self.normalization == "peak" and self.kind != "logmel":
+            raise ValueError(f"normalization='peak' needs levels in dB, kind='logmel', not {self.kind!r}")
         if self.bands > self.height:
             raise ValueError(
                 f"bands={self.bands}: must be at most height={self.height}, the rows of the image"
@@ -113,8 +144,15 @@ class Images:
         return len(self.values)
 
 
-def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
-    """The images of all clips of a corpus, in its order.
+class Varied(NamedTuple):
+    """Another version of each clip of a corpus: a name for all, and the waveform by the clip's number."""
+
+    name: str
+    waveform: Callable[[int], np.ndarray]
+
+
+def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Varied | None = None) -> Images:
+    """The images of all clips of a corpus, in its order; those of `varied` in their place, if given.
 
     With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`,
     centred in the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to
@@ -128,10 +166,10 @@ def extract(corpus: Corpus, features: Features, cache: bool = True) -> Images:
     Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite, not one-dimensional
     or not of floats.
     """
-    images = _cached(corpus, features) if cache else None
+    images = _cached(corpus, features, varied) if cache else None
     if images is None:
-        images = _compute(corpus.waveforms, corpus.sample_rate, features, corpus.names)
-    return _normalized(images, features.normalization)
+        images = _images(corpus, features, varied)
+    return _normalized(images, features)
 
 
 def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
@@ -142,29 +180,31 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
     if not 0 < sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz and at most {MAX_RATE}")
     images = _compute([np.asarray(waveform)], sample_rate, features, ["waveform"])
-    return _normalized(images, features.normalization)
+    return _normalized(images, features)
 
 
-def trim_bounds(waveforms: Sequence[np.ndarray], trim_db: float = 10.0) -> np.ndarray:
+def trim_bounds(
+    waveforms: Sequence[np.ndarray], trim_db: float = 10.0, trim_frame: int = _TRIM_FRAME
+) -> np.ndarray:
     """Where the sound of each waveform starts and ends, in samples, int64 [N, 2].
 
-    The same as from `librosa.effects.trim` with its default frames of 2048 samples every 512. A frame counts
-    as sound where
+    The same as from `librosa.effects.trim` with frames of `trim_frame` samples, one every quarter of that (by
+    default librosa's, 2048 every 512). A frame counts as sound where
 
         10 log10(p / max p) > -trim_db
 
     with p its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
     """
     bounds = np.empty((len(waveforms), 2), dtype=np.int64)
-    overlap = _TRIM_FRAME // _TRIM_HOP
+    overlap, hop = _TRIM_OVERLAP, trim_frame // _TRIM_OVERLAP
     for index, waveform in enumerate(waveforms):
         # A frame is a run of whole hops, so that each is squared and summed once; half of the first
         # frame lies before the first sample.
-        hops = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), _TRIM_HOP))
-        frames = np.convolve(hops, np.ones(overlap))[overlap // 2 - 1 :][: 1 + len(waveform) // _TRIM_HOP]
-        level = 10 * np.log10(np.maximum(frames / _TRIM_FRAME, _FLOOR))
+        hops = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), hop))
+        frames = np.convolve(hops, np.ones(overlap))[overlap // 2 - 1 :][: 1 + len(waveform) // hop]
+        level = 10 * np.log10(np.maximum(frames / trim_frame, _FLOOR))
         sound = np.flatnonzero(level - level.max() > -trim_db)
-        bounds[index] = sound[0] * _TRIM_HOP, min(len(waveform), (sound[-1] + 1) * _TRIM_HOP)
+        bounds[index] = sound[0] * hop, min(len(waveform), (sound[-1] + 1) * hop)
     return bounds
 
 
@@ -200,11 +240,13 @@ def normalize(images: Images, mean: float, deviation: float) -> Images:
     return _standardized(images, mean, deviation)
 
 
-def _normalized(images: Images, normalization: str) -> Images:
-    """The images as `normalization` says, as far as that needs no training set."""
-    if normalization not in ("clip", "band"):
+def _normalized(images: Images, features: Features) -> Images:
+    """The images as their normalisation says, as far as that needs no training set."""
+    if features.normalization == "peak":
+        return _below_peak(images, features)
+    if features.normalization not in ("clip", "band"):
         return images
-    dimensions = (1, 2, 3) if normalization == "clip" else (3,)
+    dimensions = (1, 2, 3) if features.normalization == "clip" else (3,)
     values, window = images.values.double(), images.window[:, None]
     count = window.sum(dimensions, keepdim=True).clamp(min=1)
     mean = values.sum(dimensions, keepdim=True) / count
@@ -213,6 +255,20 @@ def _normalized(images: Images, normalization: str) -> Images:
     # What does not vary (a single frame) becomes 0, rather than its rounding errors magnified.
     deviation[deviation <= 1e-6 * mean.abs()] = math.inf
     return _standardized(images, mean, deviation)
+
+
+def _below_peak(images: Images, features: Features) -> Images:
+    """Levels in dB as shares of the range below the loudest, from 0 to 2, where they lie in it."""
+    values, window = images.values.double(), images.window[:, None]
+    if features.equalize:
+        frames = window.sum(3, keepdim=True).clamp(min=1)
+        bands = values.sum(3, keepdim=True) / frames  # rows of padding are 0 and stay so
+        rows = window.any(3, keepdim=True)
+        mean = bands.sum(2, keepdim=True) / rows.sum(2, keepdim=True)
+        values = values - features.equalize * (bands - mean)
+    loudest = values.masked_fill(~window, -math.inf).amax((1, 2, 3), keepdim=True)
+    shown = (values - loudest + features.range_db).clamp(min=0) * (2 / features.range_db)
+    return Images(shown.float().masked_fill(~window, 0.0), images.window)
 
 
 def _standardized(images: Images, mean: float | torch.Tensor, deviation: float | torch.Tensor) -> Images:
@@ -251,18 +307,39 @@ def _compute(
     groups = np.cumsum(lengths[order]) // _SAMPLES_AT_ONCE
     for group in np.split(order, np.flatnonzero(np.diff(groups)) + 1):
         clips = [waveforms[index] for index in group]
+        if features.preemphasis:
+            clips = [_emphasised(clip, features.preemphasis) for clip in clips]
         if features.trim_db is not None:
-            bounds = trim_bounds(clips, features.trim_db)
+            bounds = trim_bounds(clips, features.trim_db, features.trim_frame)
             clips = [clip[start:end] for clip, (start, end) in zip(clips, bounds, strict=True)]
-        for index, matrix in zip(group, _matrices(clips, sample_rate, features), strict=True):
-            frames = len(matrix)
-            skipped = max(0, frames - features.width) // 2
+        for index, clip, matrix in zip(group, clips, _matrices(clips, sample_rate, features), strict=True):
+            skipped = _skipped(clip, len(matrix), features)
             shown = matrix[skipped : skipped + features.width].T
             left = (features.width - shown.shape[1]) // 2
             place = slice(top, top + features.bands), slice(left, left + shown.shape[1])
             values[index, 0][place] = shown
             window[index][place] = True
     return Images(torch.from_numpy(values), torch.from_numpy(window))
+
+
+def _emphasised(clip: np.ndarray, share: float) -> np.ndarray:
+    """x[n] - share x[n-1]; the first sample, which has none before it, stays as it is."""
+    clip = clip.astype(np.float64)
+    return np.append(clip[:1], clip[1:] - share * clip[:-1])
+
+
+def _skipped(clip: np.ndarray, frames: int, features: Features) -> int:
+    """How many of a clip's frames come before those in the image."""
+    left = frames - features.width
+    if left <= 0:
+        return 0
+    if features.crop == "middle":
+        return left // 2
+    # A frame's energy: that of the hop of samples which begins half a hop before its centre.
+    centred = np.concatenate([np.zeros(features.hop // 2), clip, np.zeros(features.hop)])
+    energy = np.square(centred[: frames * features.hop]).reshape(frames, -1).sum(axis=1)
+    sums = np.concatenate([[0.0], np.cumsum(energy)])
+    return int(np.argmax(sums[features.width :] - sums[: -features.width]))
 
 
 def _check(waveform: np.ndarray, name: str, features: Features) -> None:
@@ -358,9 +435,12 @@ def _split(rows: np.ndarray, lengths: np.ndarray, hop: int) -> list[np.ndarray]:
     return np.split(rows, np.cumsum(1 + lengths // hop)[:-1])
 
 
-def _digest(corpus: Corpus, features: Features) -> str:
+def _digest(corpus: Corpus, features: Features, varied: Varied | None) -> str:
     settings = dataclasses.asdict(features) | {"sample_rate": corpus.sample_rate, "format": _FORMAT}
-    del settings["normalization"]  # applied to what is cached
+    for applied_later in ("normalization", "range_db", "equalize"):
+        del settings[applied_later]
+    if varied is not None:
+        settings["varied"] = varied.name
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for waveform in corpus.waveforms:
         digest.update(f"{waveform.dtype} {waveform.shape}".encode())
@@ -368,9 +448,15 @@ def _digest(corpus: Corpus, features: Features) -> str:
     return digest.hexdigest()
 
 
-def _cached(corpus: Corpus, features: Features) -> Images | None:
+def _images(corpus: Corpus, features: Features, varied: Varied | None) -> Images:
+    """The images of all clips, or of other versions of them, not normalised."""
+    waveforms = corpus.waveforms if varied is None else [varied.waveform(i) for i in range(len(corpus))]
+    return _compute(waveforms, corpus.sample_rate, features, corpus.names)
+
+
+def _cached(corpus: Corpus, features: Features, varied: Varied | None) -> Images | None:
     """The images out of the cache, computed if need be; None, with a warning, where it cannot be written."""
-    path = cache_dir() / "features" / f"{_digest(corpus, features)}.safetensors"
+    path = cache_dir() / "features" / f"{_digest(corpus, features, varied)}.safetensors"
     try:
         return _load(path, len(corpus), features)
     except FileNotFoundError:
@@ -382,7 +468,7 @@ def _cached(corpus: Corpus, features: Features) -> Images | None:
         with locked(path):
             with suppress(OSError, ValueError):  # another process may have been faster
                 return _load(path, len(corpus), features)
-            images = _compute(corpus.waveforms, corpus.sample_rate, features, corpus.names)
+            images = _images(corpus, features, varied)
             save_tensors(path, _FILE, {}, {"values": images.values, "window": images.window})
             sweep(path.parent)
     except OSError as error:

@@ -12,6 +12,7 @@ sees only padding receives the same current, so a network computes one of them p
 
 import re
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -189,10 +190,14 @@ class Network(nn.Module):
         input_shape: tuple[int, int, int],
         spiking: bool,
         recipe: Recipe = Recipe(),
+        batch_norm: bool = False,
     ):
         super().__init__()
         self.architecture, self.spiking, self.recipe = architecture, spiking, recipe
         self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
+        self.dropout = (
+            0.0  # share of the last layer's inputs that are blanked in training; not part of what is saved
+        )
         self.output_neuron = neuron if recipe.round_output else replace(neuron, membrane_bits=0)
         self.layers = parse(architecture)
         if len(self.input_shape) != 3 or not all(type(n) is int and n > 0 for n in self.input_shape):
@@ -203,7 +208,7 @@ class Network(nn.Module):
             raise ValueError(f"spiking must be True or False, not {spiking!r}")
         whole("num_steps", num_steps, 1, _MOST_STEPS)
         self._check_size()
-        self.weights = nn.ModuleList()
+        self.weights, self.norms = nn.ModuleList(), nn.ModuleList()
         channels, *size = input_shape
         for layer in self.layers:
             if layer.kernel:
@@ -214,6 +219,8 @@ class Network(nn.Module):
                 self.weights.append(quantization.linear(recipe, channels * size[0] * size[1], layer.units))
                 size = (1, 1)
             channels = layer.units
+            if batch_norm and layer is not self.layers[-1]:
+                self.norms.append((nn.BatchNorm2d if layer.kernel else nn.BatchNorm1d)(channels))
 
     def _check_size(self) -> None:
         """Refuse, before anything is made, layers that do not fit their maps, or would fill the memory."""
@@ -280,16 +287,19 @@ class Network(nn.Module):
             raise ValueError("rounded weights are not computed in float16, where their gradient overflows")
         height, width = images.shape[2:]
         padded = any(layer.padding for layer in self.layers)
-        whole = traces is not None or padded or images.requires_grad
+        whole = traces is not None or padded or images.requires_grad or len(self.norms) > 0
         box = (0, height, 0, width) if whole else data_box(images)
         patch = Patch(images[None], None, box, (height, width))
         flat = None  # [S, N, units] once the maps are behind
-        for layer, module in zip(self.layers, self.weights, strict=True):
+        for layer, module, norm in zip_longest(self.layers, self.weights, self.norms):
             last = layer is self.layers[-1]
             weight = quantization.weight_of(module) if self.recipe.weight_bits else module.weight
             bias = weight.new_zeros(layer.units) if module.bias is None else module.bias
             if layer.kernel:
-                patch = _pool(_convolve(patch, layer, weight, bias), layer)
+                patch = _convolve(patch, layer, weight, bias)
+                if norm is not None:
+                    patch = patch._replace(values=_normalised(norm, patch.values))
+                patch = _pool(patch, layer)
                 spikes, membrane = self._fire(patch.values, traces is not None)
                 background = patch.background
                 if patch.box != (0, patch.size[0], 0, patch.size[1]):
@@ -304,7 +314,11 @@ class Network(nn.Module):
                     inside = patch.grown(patch.box)
                     current = boxed_linear(inside, *patch[1:], weight, bias)
                 else:
+                    if last and self.dropout and self.training:
+                        flat = functional.dropout(flat, self.dropout)
                     current = functional.linear(flat, weight, bias)
+                if norm is not None:
+                    current = _normalised(norm, current)
                 if last and not self.spiking:
                     spikes, membrane = current, None
                 else:
@@ -321,6 +335,32 @@ class Network(nn.Module):
             return torch.relu(current), None
         neuron = self.output_neuron if last else self.neuron
         return kernels.leaky(current, neuron, self.num_steps, membrane)
+
+
+def _normalised(norm: nn.Module, current: torch.Tensor) -> torch.Tensor:
+    """A current `[S, N, ...]` normalised per channel, over all steps and recordings together."""
+    return norm(current.flatten(0, 1)).unflatten(0, current.shape[:2])
+
+
+def fold(network: Network) -> Network:
+    """`network` without its batch normalisation, which its weights and biases take in; in evaluation mode.
+
+        w' = w gamma / sqrt(var + eps),    b' = (b - mean) gamma / sqrt(var + eps) + beta
+
+    where mean and var are the running ones. Spikes are those of `network` but for the rounding of sums. What
+    is saved, counted, quantised and exported is a network of plain notation.
+    """
+    about = network.architecture, network.num_steps, network.neuron, network.input_shape, network.spiking
+    folded = Network(*about, network.recipe)
+    with torch.no_grad():
+        for new, old, norm in zip_longest(folded.weights, network.weights, network.norms):
+            scale, shift = torch.ones(len(old.weight)), torch.zeros(len(old.weight))
+            if norm is not None:
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                shift = norm.bias - norm.running_mean * scale
+            new.weight.copy_(old.weight * scale.view(-1, *[1] * (old.weight.dim() - 1)))
+            new.bias.copy_(old.bias * scale + shift)
+    return folded.eval()
 
 
 def _convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
@@ -375,6 +415,7 @@ def build(
     precision: str = "fp32",
     seed: int = 0,
     classes: int | None = None,
+    batch_norm: bool = False,
 ) -> Network:
     """A network from its notation, or from a name of the `ZOO`.
 
@@ -384,8 +425,9 @@ def build(
     rounded in training and after it. The weights are PyTorch's default initialisation from `seed`;
     the global random state is left alone. `classes` is the number of outputs that is needed, if given: a
     network of the zoo, which has the paper's ten otherwise, ends with that many; a notation must say the
-    same. Raises `ValueError` for a notation that cannot be read or has another number of outputs, an input
-    too small, or a parameter out of range.
+    same. `batch_norm` normalises the current of every layer but the last (Ioffe and Szegedy, 2015), for
+    training; `fold` takes it out again. Raises `ValueError` for a notation that cannot be read or has
+    another number of outputs, an input too small, or a parameter out of range.
     """
     if architecture in ZOO:
         architecture, default = ZOO[architecture]
@@ -398,8 +440,10 @@ def build(
             f"classes; write {ending_in(architecture, classes)}"
         )
     recipe = quantization.recipe(precision)
+    if batch_norm and (recipe.weight_bits or not recipe.bias):
+        raise ValueError(f"batch_norm folds into full precision only, not into precision {precision!r}")
     neuron = Neuron(beta, threshold, reset, slope, recipe.membrane_bits, recipe.clip_gradient)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         spiking = spiking is None or bool(spiking)
-        return Network(architecture, num_steps, neuron, input_shape, spiking, recipe)
+        return Network(architecture, num_steps, neuron, input_shape, spiking, recipe, batch_norm)

@@ -3,7 +3,7 @@
 import math
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from scnn.augment import Augmentation, jitter, mask, mixup
 from scnn.checks import finite, whole
 from scnn.features import MAX_RATE, Features
 from scnn.files import load_tensors, save_tensors
@@ -22,7 +23,9 @@ from scnn.quantization import Recipe
 
 FORMAT = "scnn network 2"
 READOUTS = ("spikes", "membrane")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "onecycle")
+WARM_UP = 0.15  # share of the training in which the rate of "onecycle" rises
+TEMPERATURE, FROM_TEACHER = 2.0, 0.7  # of distillation: how soft its answers are, and their share of the loss
 SEEDS = 2**63  # what PyTorch's generators can be seeded with
 _EVALUATION_BATCH = 50
 _MOST = {"epochs": 10_000, "batch_size": 100_000, "seed": SEEDS - 1}
@@ -44,8 +47,12 @@ class Training:
     epochs: int = 20
     batch_size: int = 16  # recordings
     learning_rate: float = 1.0e-3  # Adam's
-    schedule: str = "constant"  # of the learning rate: one of SCHEDULES; cosine falls to 0 over the epochs
-    seed: int = 0  # of the order of the recordings
+    # Of the learning rate, one of SCHEDULES: cosine falls to 0 over the epochs; onecycle rises first, and
+    # changes at each step (Smith and Topin, 2019).
+    schedule: str = "constant"
+    seed: int = 0  # of the order of the recordings, and of what is drawn for them
+    weight_decay: float = 0.0  # AdamW's; 0: Adam
+    dropout: float = 0.0  # share of the last layer's inputs that are blanked in training
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -53,23 +60,43 @@ class Training:
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        for name, most in (("weight_decay", 1.0), ("dropout", 0.95)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise ValueError(f"{name} must be a number in 0..{most}, not {value!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of `epoch`, counted from 0."""
+    def rate(self, epoch: int, done: float = 0.0) -> float:
+        """The learning rate of `epoch`, counted from 0, of which the share `done` is over."""
         if self.schedule == "constant":
             return self.learning_rate
-        return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        share = epoch / self.epochs
+        if self.schedule == "onecycle":
+            share = (epoch + done) / self.epochs
+            if share < WARM_UP:
+                return self.learning_rate * (0.04 + 0.96 * share / WARM_UP)
+            share = (share - WARM_UP) / (1 - WARM_UP)
+        return self.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
 def loss(output: Output, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the output membranes, summed over the time steps and averaged over the recordings.
 
-    `labels` are int64 `[N]`. For a ReLU network it is the cross-entropy of the logits.
+    `labels` are int64 `[N]`, or shares of the classes `[N, classes]`. For a ReLU network it is the cross-
+    entropy of the logits.
     """
     steps = output.membrane.shape[0]
-    return steps * functional.cross_entropy(output.membrane.flatten(0, 1), labels.repeat(steps))
+    repeated = labels.repeat(steps, *[1] * (labels.dim() - 1))
+    return steps * functional.cross_entropy(output.membrane.flatten(0, 1), repeated)
+
+
+def distilled(output: Output, targets: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+    """`loss` and that of a teacher's softened answers `soft` `[N, classes]` (Hinton et al., 2015)."""
+    student = functional.log_softmax(output.membrane / TEMPERATURE, dim=-1).flatten(0, 1)
+    steps = output.membrane.shape[0]
+    taught = functional.kl_div(student, soft.repeat(steps, 1), reduction="batchmean")
+    return (1 - FROM_TEACHER) * loss(output, targets) + FROM_TEACHER * steps * TEMPERATURE**2 * taught
 
 
 def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
@@ -105,19 +132,36 @@ def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> di
 
 
 def step(
-    network: Network, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    soft: torch.Tensor | None = None,
 ) -> tuple[float, int]:
-    """One update of the weights by a batch; its loss, and how many of its recordings were right before it."""
+    """One update of the weights by a batch; its loss, and how many of its recordings were right before it.
+
+    `labels` as in `loss`; with a teacher's answers `soft` the loss is that of `distilled`.
+    """
     output = network(images)
-    value = loss(output, labels)
+    value = loss(output, labels) if soft is None else distilled(output, labels, soft)
     optimizer.zero_grad()
     value.backward()
     optimizer.step()
-    return value.item(), (scores(output).argmax(dim=1) == labels).sum().item()
+    classes = labels if labels.dim() == 1 else labels.argmax(dim=1)
+    return value.item(), (scores(output).argmax(dim=1) == classes).sum().item()
 
 
-def adam(network: Network, learning_rate: float) -> torch.optim.Adam:
-    """Adam as `fit` uses it: all weights updated in one pass over the memory."""
+def softened(teachers: Sequence[Network], images: torch.Tensor) -> torch.Tensor:
+    """The mean answer of some networks, softened by `TEMPERATURE`: `[N, classes]`."""
+    with torch.no_grad():
+        answers = [teacher(images).membrane.mean(dim=0) / TEMPERATURE for teacher in teachers]
+    return torch.stack([functional.softmax(answer, dim=-1) for answer in answers]).mean(dim=0)
+
+
+def adam(network: Network, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """Adam as `fit` uses it (AdamW with a weight decay): all weights updated in one pass over the memory."""
+    if weight_decay:
+        return torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
     return torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
 
 
@@ -130,8 +174,13 @@ def fit(
     state: Path | None = None,
     progress: str = "training",
     on_epoch: Callable[[Network, list[dict[str, float]]], None] | None = None,
+    augmentation: Augmentation | None = None,
+    teachers: Sequence[Network] = (),
 ) -> list[dict[str, float]]:
     """Train `network` in place on `images` `[N, C, H, W]` and `labels` `[N]`; the history, a row an epoch.
+
+    With an `augmentation`, `images` are `[N, K, C, H, W]`, K copies of each, of which each step draws one and
+    changes it further. `teachers` are networks whose softened answers are learnt, too.
 
     After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
     is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
@@ -139,7 +188,8 @@ def fit(
     a terminal. `on_epoch` is called with the network and the history so far, after each epoch and where
     training goes on. Raises `Diverged`, naming epoch and learning rate, where the loss stops being finite.
     """
-    optimizer = adam(network, training.learning_rate)
+    optimizer = adam(network, training.learning_rate, training.weight_decay)
+    network.dropout = training.dropout
     history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
     if history and on_epoch is not None:
         on_epoch(network.eval(), history)
@@ -152,12 +202,28 @@ def fit(
         network.train()
         order = torch.from_numpy(np.random.default_rng([training.seed, epoch]).permutation(len(images)))
         total, right = 0.0, 0
-        for batch in order.split(training.batch_size):
-            value, correct = step(network, optimizer, images[batch], labels[batch])
-            if not math.isfinite(value):
-                raise _diverged(training, epoch)
-            total += value * len(batch)
-            right += correct
+        with torch.random.fork_rng(devices=[]):
+            drawn_seed = int(np.random.default_rng([training.seed, epoch, 1]).integers(2**63))
+            torch.manual_seed(drawn_seed)  # of the dropout
+            generator = torch.Generator().manual_seed(drawn_seed)
+            for number, batch in enumerate(order.split(training.batch_size)):
+                if training.schedule == "onecycle":
+                    done = number * training.batch_size / len(images)
+                    optimizer.param_groups[0]["lr"] = training.rate(epoch, done)
+                shown, wanted = images[batch], labels[batch]
+                if augmentation is not None:
+                    drawn = torch.randint(images.shape[1], (len(batch),), generator=generator)
+                    wanted = functional.one_hot(wanted, network.layers[-1].units).float()
+                    shown = jitter(images[batch, drawn], augmentation, generator)
+                    shown, wanted = mixup(
+                        mask(shown, augmentation, generator), wanted, augmentation, generator
+                    )
+                soft = softened(teachers, shown) if teachers else None
+                value, correct = step(network, optimizer, shown, wanted, soft)
+                if not math.isfinite(value):
+                    raise _diverged(training, epoch)
+                total += value * len(batch)
+                right += correct
         network.eval()
         tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
         finite_now = all(weight.isfinite().all() for weight in network.state_dict().values())
@@ -333,13 +399,13 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
     weights = dict(network.named_parameters())
-    expected = {f"weight/{name}": tuple(weight.shape) for name, weight in weights.items()}
+    expected = _shapes({f"weight/{name}": weight for name, weight in network.state_dict().items()})
     for moment in _MOMENTS:
         shapes = {f"{moment}/{name}": tuple(weight.shape) for name, weight in weights.items()}
         expected |= shapes if moment != "step" else dict.fromkeys(shapes, ())
     if _shapes(tensors) != dict(sorted(expected.items())):
         raise StateError(f"{state}: its tensors are not those of this training")
-    network.load_state_dict({name: tensors[f"weight/{name}"] for name in weights})
+    network.load_state_dict({name: tensors[f"weight/{name}"] for name in network.state_dict()})
     moments = {i: {kind: tensors[f"{kind}/{name}"] for kind in _MOMENTS} for i, name in enumerate(weights)}
     settings = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": settings})

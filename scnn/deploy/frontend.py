@@ -64,6 +64,11 @@ class FrontEnd:
             )
         if f.trim_db is not None and f.trim_db > 60:
             raise ValueError(f"features trim_db={f.trim_db}: must be at most 60 for the integer comparison")
+        if f.trim_frame != of._TRIM_FRAME or f.crop != "middle":
+            raise ValueError(
+                f"features trim_frame={f.trim_frame}, crop={f.crop!r}: the front end in integers has "
+                f"{of._TRIM_FRAME} and 'middle' alone"
+            )
         if f.normalization == "train" and self.constants is None:
             raise ValueError(
                 "features normalization='train' needs the mean and deviation of the training clips"
