@@ -1,6 +1,7 @@
 """The images equal librosa's, clip by clip, and the cache never gives anything but what was asked for."""
 
 import dataclasses
+import re
 import warnings
 
 import librosa
@@ -290,7 +291,7 @@ def test_damaged_cache_is_computed_again(chirps, own_cache, damage):
     ("parameters", "message"),
     [
         ({"kind": "wavelet"}, "kind='wavelet': must be one of mfcc, logmel, energy"),
-        ({"normalization": "max"}, "normalization='max': must be one of none, clip, band, train"),
+        ({"normalization": "max"}, "normalization='max': must be one of none, clip, band, peak, train"),
         ({"bands": 0}, "bands=0: must be a whole number of at least 1"),
         ({"bands": 33}, "bands=33: must be at most height=32"),
         ({"bands": 129, "height": 200}, "bands=129: must be at most 128 for kind='mfcc'"),
@@ -329,3 +330,61 @@ def test_unusable_waveforms_are_refused(waveform, message):
 def test_sample_rate_is_checked():
     with pytest.raises(ValueError, match="sample_rate=0: must be above 0 Hz"):
         image(chirp(3000), 0, Features())
+
+
+def test_preemphasis_comes_before_the_trimming():
+    """A hiss 35 dB below a hum is cut off, unless the emphasis lifts it first."""
+    time = np.arange(4000) / RATE
+    hum = np.sin(2 * np.pi * 120 * time).astype(np.float32)
+    hiss = 0.018 * np.sin(2 * np.pi * 3500 * time).astype(np.float32)
+    both = np.concatenate([hiss, hum])
+    settings = {"kind": "logmel", "bands": 20, "frame": 256, "hop": 128, "width": 80, "trim_frame": 512}
+    plain, lifted = (
+        image(both, RATE, Features(**settings, trim_db=30.0, preemphasis=p)) for p in (0.0, 0.97)
+    )
+    assert plain.window[0].any(0).sum() < 40 < lifted.window[0].any(0).sum()
+
+
+def test_the_loudest_frames_are_kept_where_asked_for():
+    quiet = np.random.default_rng(0).normal(size=24000).astype(np.float32) * 0.01
+    quiet[18000:20000] *= 50
+    settings = {"kind": "logmel", "bands": 20, "frame": 256, "hop": 128, "width": 40, "trim_db": None}
+    middle, loudest = (image(quiet, RATE, Features(**settings, crop=crop)) for crop in ("middle", "loudest"))
+    assert loudest.values.max() > middle.values.max() + 20
+
+
+def test_below_the_peak_silence_is_zero_and_a_gain_changes_nothing():
+    generator = np.random.default_rng(1)
+    sound = generator.normal(size=6000).astype(np.float32) * np.hanning(6000).astype(np.float32)
+    features = Features("logmel", bands=20, frame=256, hop=128, width=60, normalization="peak", equalize=0.5)
+    first, second = (image(gain * sound, RATE, features) for gain in (0.9, 0.09))
+    assert first.values.min() == 0 and first.values.max() == pytest.approx(2)
+    assert (first.values[first.window[:, None]] == 0).any()
+    torch.testing.assert_close(first.values, second.values, atol=1e-3, rtol=0)
+
+
+def test_equalising_takes_out_half_of_what_a_filter_adds():
+    sound = np.random.default_rng(2).normal(size=6000).astype(np.float32)
+    coloured = np.convolve(sound, [1.0, 0.9])[:6000].astype(np.float32)
+    differences = []
+    for equalize in (0.0, 0.5, 1.0):
+        settings = {"frame": 256, "hop": 128, "width": 60, "trim_db": None, "normalization": "peak"}
+        features = Features("logmel", bands=20, equalize=equalize, **settings)
+        first, second = (image(each, RATE, features).values for each in (sound, coloured))
+        differences.append((first - second).abs().mean().item())
+    assert differences[0] > differences[1] > differences[2]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"preemphasis": 1.5}, "preemphasis=1.5: must be a number from 0 to 1"),
+        ({"trim_frame": 510}, "trim_frame=510: must be a multiple of 4"),
+        ({"crop": "first"}, "crop='first': must be one of middle, loudest"),
+        ({"normalization": "peak"}, "normalization='peak' needs levels in dB"),
+        ({"kind": "logmel", "range_db": 0}, "range_db=0: must be a number from 1 to 80"),
+    ],
+)
+def test_wrong_new_parameters_are_named(parameters, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Features(**parameters)

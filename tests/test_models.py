@@ -13,7 +13,7 @@ from scnn import training
 from scnn.data import load_corpus
 from scnn.features import Features, extract, normalize, statistics
 from scnn.metrics import macs
-from scnn.models import ZOO, Network, build, data_box, parse
+from scnn.models import ZOO, Network, build, data_box, fold, parse
 from scnn.neurons import RESETS
 from scnn.training import Training, fit
 
@@ -452,3 +452,30 @@ def test_network_computes_in_float64():
         double = network.double()(images.double()).membrane
     assert double.dtype == torch.float64
     assert 0 < relative(double.float(), single) < 1e-5
+
+
+@pytest.mark.parametrize("spiking", [True, False])
+def test_folding_takes_the_normalisation_out_and_changes_nothing(spiking):
+    settings = {"num_steps": 4, "input_shape": (1, 16, 20), "spiking": spiking, "batch_norm": True}
+    network = build("6C3s2p1-P2-8C3p1-12FC-10FC", **settings)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):  # running statistics of their own
+        network.train()(torch.randn(8, 1, 16, 20, generator=generator))
+    with torch.no_grad():
+        for norm in network.norms:
+            norm.weight.uniform_(-0.5, 1.5, generator=generator)
+            norm.bias.uniform_(-0.5, 0.5, generator=generator)
+    images = torch.randn(30, 1, 16, 20, generator=generator)
+    with torch.no_grad():
+        wanted, found = network.eval()(images), fold(network)(images)
+    if spiking:
+        assert (wanted.spikes == found.spikes).float().mean() > 0.999
+        assert (wanted.membrane - found.membrane).abs().median() < 1e-5
+    else:
+        torch.testing.assert_close(wanted.membrane, found.membrane, atol=1e-4, rtol=1e-4)
+    assert not len(fold(network).norms)
+
+
+def test_batch_norm_needs_full_precision():
+    with pytest.raises(ValueError, match="batch_norm folds into full precision only"):
+        build("B", precision="int8", batch_norm=True)
