@@ -39,7 +39,7 @@ ZOO = {  # name: (architecture, spiking)
 _MOST_LAYERS, _MOST_STEPS = 64, 1000
 _MOST_VALUES = 2**26  # that all neurons have in all time steps of one recording: 256 MB of each kind
 _MOST_MACS = 2**36  # of one recording: seconds
-_MOST_WEIGHTS = 2**25  # AlexNet has 23 million
+_MOST_WEIGHTS = 2**26  # AlexNet has 23 million
 TOKEN = re.compile(
     r"(?P<channels>\d+)C(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:p(?P<padding>\d+))?"
     r"|P(?P<pool>\d+)(?:s(?P<pool_stride>\d+))?"
