@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +200,13 @@ def available(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download:
                 failed.write_text(reason)
     warnings.warn(f"{preferred} cannot be had, {fallback} takes its place: {reason}", stacklevel=2)
     return fallback
+
+
+def chosen_from(corpus: Corpus, indices: np.ndarray) -> Corpus:
+    """A corpus of the clips `indices` alone, with all classes and no lists."""
+    parts = {name: getattr(corpus, name)[indices] for name in ("labels", "speakers", "takes")}
+    clips = {name: tuple(getattr(corpus, name)[i] for i in indices) for name in ("waveforms", "names")}
+    return replace(corpus, lists={}, **parts, **clips)
 
 
 def split(

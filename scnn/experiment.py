@@ -28,12 +28,21 @@ from tqdm import tqdm
 
 from scnn import metrics
 from scnn.augment import Augmentation, copies
-from scnn.data import Corpus, Split, fingerprint, load_corpus, split
-from scnn.features import Features, Images, extract, normalize, one_thread, statistics
+from scnn.data import Corpus, Split, chosen_from, fingerprint, load_corpus, split
+from scnn.features import NORMALIZATIONS, Features, Images, extract, normalize, one_thread, statistics
 from scnn.files import atomic_write, cache_dir, canonical, locked, read_json, sweep, write_json
-from scnn.models import Network, build, fold, parse
+from scnn.models import Network, build, fold, parse, unfold
 from scnn.quantization import packed_bytes
-from scnn.training import StateError, Training, check_about, evaluate, fit, load_network, save_network
+from scnn.training import (
+    READOUTS,
+    StateError,
+    Training,
+    check_about,
+    evaluate,
+    fit,
+    load_network,
+    save_network,
+)
 
 VERSIONS = ("scnn-audio", "torch", "numpy", "numba", "librosa", "brevitas")
 FORMAT = 1  # raise it when the same experiment comes to give other results
@@ -55,8 +64,11 @@ class Experiment:
     Beyond the paper: `spiking` makes a spiking network or its ReLU twin of any notation. `batch_norm`
     normalises while training in full precision; the network that is kept has it folded in. `voices` is a
     corpus that is trained on besides, never tested on, such as "voices". `augmentation` changes the training
-    clips. `teacher` is the notation of a ReLU network that is trained first, by the same experiment, and
-    whose answers are learnt. Raises `ValueError` naming the parameter and what is valid.
+    clips. `others` is a corpus of other words, for which no class should be likely. `from_twin` starts a
+    spiking network from its ReLU twin, trained first by the same experiment, and takes `tune_epochs` at
+    half its learning rate. `readout` is how its answer is read, "spikes" or "membrane". `teacher` is the
+    notation of a ReLU network that is trained first, by the same experiment, and whose answers are learnt.
+    Raises `ValueError` naming the parameter and what is valid.
     """
 
     corpus: str = "fsdd-1.0.8"
@@ -84,7 +96,10 @@ class Experiment:
     voices: str = ""
     augmentation: Augmentation | None = None
     teacher: str = ""
+    others: str = ""
+    from_twin: bool = False
     tune_epochs: int = 0
+    readout: str = "spikes"
 
     def __post_init__(self):
         # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
@@ -95,7 +110,7 @@ class Experiment:
                 if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
                     raise ValueError(f"{each.name} must be a number, not {value!r}")
                 object.__setattr__(self, each.name, float(value))
-        for name in ("pretrained", "batch_norm"):
+        for name in ("pretrained", "batch_norm", "from_twin"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.spiking not in (None, True, False):
@@ -106,8 +121,14 @@ class Experiment:
             raise ValueError("batch_norm folds into full precision: set pretrained for another precision")
         if not isinstance(self.augmentation, Augmentation | None):
             raise ValueError(f"augmentation must be an Augmentation or None, not {self.augmentation!r}")
-        if self.tune_epochs and not self.pretrained:
-            raise ValueError("tune_epochs counts with pretrained alone")
+        if self.from_twin and (self.spiking is False or not self.batch_norm):
+            raise ValueError("from_twin is for a spiking network, with batch_norm")
+        if self.tune_epochs and not (self.pretrained or self.from_twin):
+            raise ValueError("tune_epochs counts with pretrained or from_twin alone")
+        if self.others and self.augmentation is None:
+            raise ValueError("others are trained on with an augmentation alone")
+        if self.readout not in READOUTS:
+            raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {self.readout!r}")
         self.training()
         self.build(classes=None)
         if self.teacher:
@@ -116,7 +137,7 @@ class Experiment:
     def training(self) -> Training:
         epochs, rate = self.epochs, self.learning_rate
         if self.tune_epochs:
-            epochs, rate = self.tune_epochs, 0.1 * rate
+            epochs, rate = self.tune_epochs, (0.1 if self.pretrained else 0.5) * rate
         more = self.schedule, self.seed, self.weight_decay, self.dropout
         return Training(epochs, self.batch_size, rate, *more)
 
@@ -143,8 +164,12 @@ class Experiment:
 
     def of_teacher(self) -> "Experiment":
         """The training of the teacher: a ReLU network in full precision, on the same recordings."""
-        plain = {"precision": "fp32", "pretrained": False, "tune_epochs": 0, "teacher": ""}
-        return replace(self, model=self.teacher, spiking=False, **plain)
+        return replace(self.of_twin(), model=self.teacher, teacher="")
+
+    def of_twin(self) -> "Experiment":
+        """The training of the ReLU network of the same notation, in full precision."""
+        plain = {"precision": "fp32", "pretrained": False, "from_twin": False, "tune_epochs": 0}
+        return replace(self, spiking=False, **plain)
 
     @property
     def digest(self) -> str:
@@ -173,7 +198,8 @@ class Experiment:
 # Fields that were added when there were records already, and what they are where nobody sets them.
 _LATER = {
     **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
-    **{"voices": "", "augmentation": None, "teacher": "", "tune_epochs": 0},
+    **{"voices": "", "augmentation": None, "teacher": "", "others": "", "from_twin": False},
+    **{"tune_epochs": 0, "readout": "spikes"},
 }
 _LATER_FEATURES = {
     **{"preemphasis": 0.0, "trim_frame": 2048, "crop": "middle", "range_db": 55.0, "equalize": 0.0}
@@ -247,30 +273,38 @@ def load_data(experiment: Experiment) -> Data:
 def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels to train on: the training clips and those of `voices`, with copies if augmented.
 
-    Images are `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation. Raises
-    `ValueError` where the voices say a word that is no class of the corpus.
+    Images are `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation. Clips of
+    `others` have the label -1; every second of their words, and two voices of three, are left out for a test.
+    Raises `ValueError` where the voices say a word that is no class of the corpus.
     """
-    images, labels = [], []
-    sources = [(data.corpus, data.split.train)]
+    if data.normalization is not None:
+        valid = ", ".join(each for each in NORMALIZATIONS if each != "train")
+        raise ValueError(f"normalization='train' goes with neither voices nor augmentation; valid: {valid}")
+    # Synthetic clips are many: each of a person is shown twice an epoch beside them.
+    people = np.tile(data.split.train, 2 if experiment.voices else 1)
+    sources = [(data.corpus, people)]
     if experiment.voices:
         voices = _images(experiment.voices, fingerprint(experiment.voices), experiment.features)[0]
-        if others := sorted(set(voices.classes) - set(data.corpus.classes)):
+        if missing := sorted(set(voices.classes) - set(data.corpus.classes)):
             raise ValueError(
                 f"voices={experiment.voices!r} says words that are not in {data.corpus.name}: "
-                f"{', '.join(others[:10])}"
+                f"{', '.join(missing[:10])}"
             )
         sources.append((voices, np.arange(len(voices))))
+    if experiment.others:
+        others = _images(experiment.others, fingerprint(experiment.others), experiment.features)[0]
+        known = np.flatnonzero((others.labels % 2 == 0) & (others.takes == others.takes.min()))
+        spoken_by = np.unique(others.speakers, return_inverse=True)[1]
+        chosen = known[spoken_by[known] % 3 == 0]
+        sources.append((chosen_from(others, chosen), np.arange(len(chosen))))
+    images, labels = [], []
     for corpus, indices in sources:
         if experiment.augmentation is None:
-            part = extract(corpus, experiment.features).values[indices]
+            images.append(extract(corpus, experiment.features).values[indices])
         else:
-            part = copies(corpus, experiment.features, experiment.augmentation, indices)
-        if data.normalization is not None:
-            raise ValueError(
-                "normalization='train' goes with neither voices nor augmentation; valid: clip, band, peak"
-            )
-        images.append(part)
-        classes = np.array([data.corpus.classes.index(word) for word in corpus.classes])
+            images.append(copies(corpus, experiment.features, experiment.augmentation, indices))
+        numbers = {word: number for number, word in enumerate(data.corpus.classes)}
+        classes = np.array([numbers.get(word, -1) for word in corpus.classes])
         labels.append(torch.from_numpy(classes[corpus.labels[indices]]))
     return torch.cat(images), torch.cat(labels)
 
@@ -422,11 +456,6 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         "normalization": data.normalization,
     }
     check_about(about, network)  # rather than after the training
-    if experiment.pretrained:
-        start = (
-            run(replace(experiment, precision="fp32", pretrained=False, tune_epochs=0)).network().state_dict()
-        )
-        network.load_state_dict({name: start[name] for name in network.state_dict()})
     test = data.part(data.split.test)
     watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
@@ -434,8 +463,17 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     plan = experiment.training()
     teachers = [run(experiment.of_teacher()).network()] if experiment.teacher else []
     train = data.part(data.split.train)
-    if experiment.voices or experiment.augmentation:
+    if experiment.voices or experiment.others or experiment.augmentation:
         train = training_part(experiment, data)
+    if experiment.pretrained:
+        spikes_first = experiment.tune_epochs if experiment.from_twin else 0
+        start = run(replace(experiment, precision="fp32", pretrained=False, tune_epochs=spikes_first))
+        kept = start.network().state_dict()
+        network.load_state_dict({name: kept[name] for name in network.state_dict()})
+    elif experiment.from_twin:
+        shown = train[0] if train[0].dim() == 4 else train[0][:, -1]
+        twin = run(experiment.of_twin()).network()
+        network.load_state_dict(unfold(twin, True, shown[:: len(shown) // 500 + 1]).state_dict())
     changes = experiment.augmentation, teachers
     history = fit(network, *train, watched, plan, state, name, on_epoch, *changes)
     if len(network.norms):

@@ -363,6 +363,32 @@ def fold(network: Network) -> Network:
     return folded.eval()
 
 
+def unfold(network: Network, spiking: bool, images: torch.Tensor) -> Network:
+    """A ReLU network of plain notation given its batch normalisation back, as a spiking or a ReLU network.
+
+    Its normalisation is such that, for `images` `[N, C, H, W]`, the ReLU network's currents stay as they are:
+    mean and deviation of each channel become those that it gives. A spiking network that starts so needs
+    fewer epochs.
+    """
+    about = network.architecture, network.num_steps, network.neuron, network.input_shape, spiking
+    unfolded = Network(*about, network.recipe, batch_norm=True)
+    unfolded.load_state_dict(network.state_dict(), strict=False)
+    values = images
+    with torch.no_grad():
+        for layer, module, norm in zip(network.layers, network.weights, unfolded.norms, strict=False):
+            current = module(values if layer.kernel else values.flatten(1))
+            over = [0, 2, 3] if layer.kernel else [0]
+            variance, mean = torch.var_mean(current, over, correction=0)
+            norm.weight.copy_(torch.sqrt(variance + norm.eps))
+            norm.running_var.copy_(variance)
+            for statistic in (norm.bias, norm.running_mean):
+                statistic.copy_(mean)
+            if layer.pool:
+                current = functional.max_pool2d(current, layer.pool, layer.pool_stride)
+            values = torch.relu(current)
+    return unfolded
+
+
 def _convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
     """The convolution of `patch`: every output that touches its box, and the value of all others."""
     size = layer.convolved(patch.size)

@@ -151,6 +151,13 @@ def step(
     return value.item(), (scores(output).argmax(dim=1) == classes).sum().item()
 
 
+def _shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Labels `[N]` as shares of the classes `[N, classes]`; a label of -1, none of them, as equal shares."""
+    shares = functional.one_hot(labels.clamp(min=0), classes).float()
+    shares[labels < 0] = 1 / classes
+    return shares
+
+
 def softened(teachers: Sequence[Network], images: torch.Tensor) -> torch.Tensor:
     """The mean answer of some networks, softened by `TEMPERATURE`: `[N, classes]`."""
     with torch.no_grad():
@@ -180,7 +187,8 @@ def fit(
     """Train `network` in place on `images` `[N, C, H, W]` and `labels` `[N]`; the history, a row an epoch.
 
     With an `augmentation`, `images` are `[N, K, C, H, W]`, K copies of each, of which each step draws one and
-    changes it further. `teachers` are networks whose softened answers are learnt, too.
+    changes it further, and a label of -1 means none of the classes. `teachers` are networks whose softened
+    answers are learnt, too.
 
     After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
     is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
@@ -213,7 +221,7 @@ def fit(
                 shown, wanted = images[batch], labels[batch]
                 if augmentation is not None:
                     drawn = torch.randint(images.shape[1], (len(batch),), generator=generator)
-                    wanted = functional.one_hot(wanted, network.layers[-1].units).float()
+                    wanted = _shares(wanted, network.layers[-1].units)
                     shown = jitter(images[batch, drawn], augmentation, generator)
                     shown, wanted = mixup(
                         mask(shown, augmentation, generator), wanted, augmentation, generator
