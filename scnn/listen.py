@@ -13,7 +13,7 @@ from scipy.signal import butter, sosfilt, sosfilt_zi
 # Levels are powers of frames of 10 ms, and ratios of them.
 _FRAMES = 100  # a second
 _HIGHPASS = 150  # Hz: below are hum, wind and rumble, and the offset of a sound card
-_OPEN, _CLOSE = 10**0.9, 10**0.5  # 9 and 5 dB above the floor
+_OPEN, _CLOSE = 10**0.7, 10**0.4  # 7 and 4 dB above the floor
 _QUIET = 10**-5.5  # the floor that is expected (-55 dB of full scale) before one is known
 _LOWEST = 10**-7.0  # no floor is lower (-70 dB)
 _SHORT, _LONG = 3, 10  # frames over which the level and the floor are averaged
@@ -38,8 +38,8 @@ class Gate:
 
         f[n] = min over 1.5 s of the power averaged over 100 ms, and at least -70 dB of full scale
 
-    A segment begins 120 ms before p > f + 9 dB and ends 80 ms after the last p > f + 5 dB, once 250 ms passed
-    without one, or after 2.5 s. It is given only if it was above f + 9 dB for 60 ms or longer, and once above
+    A segment begins 120 ms before p > f + 7 dB and ends 80 ms after the last p > f + 4 dB, once 250 ms passed
+    without one, or after 2.5 s. It is given only if it was above f + 7 dB for 60 ms or longer, and once above
     the f of its end: noise that has set in is part of the floor by then. Segments do not overlap.
 
     sample_rate: Hz, of what `feed` is given.

@@ -52,7 +52,7 @@ def assert_each_is_found(segments, where, share):
         assert len(samples) / RATE - common < 0.4
 
 
-@pytest.mark.parametrize(("snr", "share"), [(None, 0.9), (20, 0.7), (10, 0.5)])
+@pytest.mark.parametrize(("snr", "share"), [(None, 0.9), (20, 0.7), (10, 0.5), (5, 0.4)])
 def test_each_word_is_one_segment(words, snr, share):
     sound, where = stream(words, snr)
     assert_each_is_found(through(sound), where, share)
