@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,19 +15,20 @@ import numpy as np
 import torch
 
 from scnn import __version__
-from scnn._terminal import until_closed
+from scnn._terminal import plain, until_closed
 from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image, normalize
 from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
+from scnn.text import listed
 from scnn.training import load_network, scores
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"
 _HELP = {
     "corpus": f"{', '.join(CORPORA)}, or a folder with a sub-folder of recordings per class",
-    "split": "random, official (the corpus' own), or speaker:NAME (leave one out)",
+    "split": "random, official (the corpus' own), fold:K (of its own folds), or speaker:NAME (leave one out)",
     "test": "share of recordings held out for the test",
     "validation": "share of recordings held out for validation",
     "model": f"{', '.join(ZOO)}, or a notation such as 6C3-P2-128FC-10FC",
@@ -65,7 +67,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ModuleNotFoundError) as error:  # the last where an extra is missing
-        print(f"scnn: {error}", file=sys.stderr)
+        print(f"scnn: {plain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("scnn: interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     of the output membranes, averaged over time) and the spikes of each output neuron."""
     predict = commands.add_parser("predict", help="recognise the digit in recordings", description=text)
     predict.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="WAV, FLAC or Ogg, any rate and channels"
+        "files", nargs="+", metavar="FILE", type=Path, help="WAV, FLAC, Ogg, MP3, AIFF and others, any rate"
     )
     predict.add_argument("--json", action="store_true", help="print one line of JSON per recording")
     predict.set_defaults(call=_predict)
@@ -148,7 +150,9 @@ def _reader(field: dataclasses.Field):
 
 
 def _data(options: argparse.Namespace) -> int:
-    corpus = load_corpus(options.corpus)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* left out ")  # told below
+        corpus = load_corpus(options.corpus)
     seconds = [len(waveform) / corpus.sample_rate for waveform in corpus.waveforms]
     about = {
         "corpus": corpus.name,
@@ -159,6 +163,7 @@ def _data(options: argparse.Namespace) -> int:
         "sample_rate_hz": corpus.sample_rate,
         "seconds_median": round(float(np.median(seconds)), 3),
         "seconds_longest": round(max(seconds), 3),
+        "left_out": list(corpus.left_out) if options.json else listed(corpus.left_out, 20),
     }
     _print(about, options.json)
     return 0
@@ -186,14 +191,14 @@ def _predict(options: argparse.Namespace) -> int:
         try:
             found = recognise(file, network, about)
         except (ValueError, OSError) as error:
-            print(f"scnn: {error}", file=sys.stderr)
+            print(f"scnn: {plain(error)}", file=sys.stderr)
             failed = 1
             continue
         if options.json:
             print(json.dumps(found))
         else:
             spikes = " ".join(f"{name}:{count}" for name, count in found["spikes"].items())
-            print(f"{file}  {found['digit']}  confidence {found['confidence']:.2f}  spikes {spikes}")
+            print(plain(f"{file}  {found['digit']}  confidence {found['confidence']:.2f}  spikes {spikes}"))
     return failed
 
 
@@ -292,7 +297,7 @@ def _print(about: dict[str, Any], as_json: bool) -> None:
     for name, value in about.items():
         value = round(value, 4) if isinstance(value, float) else value
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{name:18} {shown}")
+        print(f"{name:18} {plain(shown)}")
 
 
 if __name__ == "__main__":

@@ -19,5 +19,5 @@ def printable(text: object) -> str:
 
 def listed(texts: Sequence[str], shown: int = 5) -> str:
     """How many texts there are, and the first of them."""
-    more = f"; and {len(texts) - shown} more" if len(texts) > shown else ""
-    return f"{len(texts)}: {'; '.join(texts[:shown])}{more}"
+    more = (f"and {len(texts) - shown} more",) if len(texts) > shown else ()
+    return "nothing" if not texts else f"{len(texts)}: {'; '.join((*texts[:shown], *more))}"

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,52 @@ def test_a_missing_extra_is_an_error_like_others(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     status, _, errors = call(capsys, "data", "voices")
     assert status == 1 and errors.startswith("scnn: ") and "pip install 'scnn-audio[voices]'" in errors
+
+
+def words(folder: Path, labels: Sequence[str] = ("left", "right")) -> Path:
+    """A folder of two words by four voices, which also holds what is no recording."""
+    clips = {index: sorted(ESPEAK_FOLDER.glob(f"{index}_*_[0-3].flac"))[:16] for index in range(len(labels))}
+    for index, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for clip in clips[index]:
+            shutil.copy(clip, folder / label)
+    (folder / "notes.txt").write_text("about these words")
+    return folder
+
+
+def test_what_a_folder_holds_beside_recordings_is_told_once_a_command(capsys, tmp_path):
+    folder = words(tmp_path / "words")
+    status, out, err = call(capsys, "data", folder)
+    assert (status, err) == (0, "")
+    assert "left_out           1: notes.txt (not a recording by its ending)" in out.splitlines()
+    assert json.loads(call(capsys, "data", folder, "--json")[1])["left_out"] == [
+        "notes.txt (not a recording by its ending)"
+    ]
+    quick = ["train", "--corpus", folder, "--model", "4C5-P4-2FC", "--num-steps", "2", "--epochs", "1"]
+    for _ in range(2):  # a training, and one remembered
+        result = subprocess.run(
+            [sys.executable, "-m", "scnn", *map(str, quick)], capture_output=True, text=True, check=True
+        )
+        assert [line for line in result.stderr.splitlines() if "left out" in line] == [
+            f"scnn: {folder}: left out 1: notes.txt (not a recording by its ending)"
+        ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_names_print_on_any_terminal_without_their_control_characters(tmp_path):
+    evil = os.fsdecode(b"\x1b]0;title\x07caf\xe9\xc3\xa9")
+    folder = words(tmp_path / evil, (evil, "no"))
+    clip = folder / evil / f"{evil}.flac"
+    shutil.copy(CLIP, clip)
+    terminal = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for command in (["data", folder], ["predict", clip], ["predict", f"{clip}.gone", clip], ["data", evil]):
+        result = subprocess.run(
+            [sys.executable, "-m", "scnn", *map(os.fsencode, command)], capture_output=True, env=terminal
+        )
+        shown = (result.stdout + result.stderr).decode("ascii")
+        assert "Traceback" not in shown
+        assert r"\x1b]0;title\x07caf\udce9\xe9" in shown
+        assert all(character.isprintable() or character == "\n" for character in shown)
 
 
 def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):

@@ -13,7 +13,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -492,6 +492,8 @@ def test_altered_local_recording_is_refused(small, tmp_path, monkeypatch, record
 
 # Folders
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* left out ")  # told of most folders below
+
 
 def commands(folder: Path) -> Path:
     """A folder in the layout of Speech Commands: 3 classes, 2 speakers, 2 takes."""
@@ -523,14 +525,191 @@ def test_clip_in_both_lists_is_an_error(tmp_path):
         load_corpus(folder)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "./yes/0a7c2a8d_nohash_0.wav",
+        "yes\\0a7c2a8d_nohash_0.wav",
+        ".\\yes\\0a7c2a8d_nohash_0.wav",
+        "/data/speech/yes/0a7c2a8d_nohash_0.wav",
+        "C:\\speech\\yes\\0a7c2a8d_nohash_0.wav",
+        "yes//0a7c2a8d_nohash_0.wav",
+        "  yes/0a7c2a8d_nohash_0.wav\t",
+        "\ufeffyes/0a7c2a8d_nohash_0.wav",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_list_entries_are_matched_however_they_are_written(tmp_path, entry, end):
+    folder = commands(tmp_path)
+    text = f"{entry}{end}no/0a7c2a8d_nohash_1.wav{end}"
+    (folder / "validation_list.txt").write_bytes(text.encode())
+    corpus = load_corpus(folder)
+    named = [corpus.names[index] for index in corpus.lists["validation"]]
+    assert named == ["no/0a7c2a8d_nohash_1", "yes/0a7c2a8d_nohash_0"]
+    assert not any("validation" in left for left in corpus.left_out)
+
+
+def test_list_entries_may_hold_spaces(tmp_path):
+    for label in ("go on", "stop it"):
+        for take in range(2):
+            write(tmp_path / label / f"my take {take}.wav")
+    (tmp_path / "testing_list.txt").write_text("go on/my take 1.wav\nstop it/my take 0.wav\n")
+    corpus = load_corpus(tmp_path)
+    assert [corpus.names[index] for index in corpus.lists["test"]] == ["go on/my take 1", "stop it/my take 0"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"left/a.wav\nleft/b.wav\n", r"2 of its 2 entries name no recording here, the first is left/a.wav"),
+        (b"", r"0 of its 0 entries"),
+        ("yes/0a7c2a8d_nohash_0.wav".encode("utf-16"), "not UTF-8"),
+        ("yes/0a7c2a8d_nohash_0.wav".encode("utf-16-le"), "not UTF-8, as UTF-16 has it"),
+        ("yes/caf\xe9.wav".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_named(tmp_path, content, message):
+    folder = commands(tmp_path)
+    (folder / "validation_list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"validation_list.txt: {message}"):
+        load_corpus(folder)
+
+
+def test_what_is_left_out_is_counted_named_and_told_once(tmp_path):
+    folder = commands(tmp_path)
+    write(folder / "yes" / "more" / "deep.wav")
+    (folder / "yes" / "phone.m4a").write_bytes(b"of an ending that nobody reads")
+    (folder / "yes" / "gone.wav").symlink_to(tmp_path / "nowhere")
+    (folder / "README.md").write_text("about")
+    (folder / ".hidden").write_text("passed over")
+    with pytest.warns(UserWarning, match=r"left out 6: .*; and 1 more$") as told:
+        corpus = load_corpus(folder)
+        load_corpus(folder)
+        fingerprint(folder)
+    assert len(told) == 1 and len(corpus) == 12
+    assert corpus.left_out == (
+        "README.md (not a recording by its ending)",
+        "_background_noise_/ (its name begins with _)",
+        "yes/gone.wav (no file, or a link to none)",
+        "yes/more/ (a folder in a folder of recordings)",
+        "yes/phone.m4a (not a recording by its ending)",
+        "testing_list.txt (1 of its 2 entries name no recording here, the first is "
+        "left/b4aa9fef_nohash_0.wav)",
+    )
+
+
+def test_a_class_without_a_recording_is_an_error(tmp_path):
+    folder = commands(tmp_path)
+    (folder / "left").mkdir()
+    (folder / "left" / "a.m4a").write_bytes(b"of an ending that nobody reads")
+    with pytest.raises(
+        ValueError, match=r"left: a class folder without a recording; .* \.wav .*begins with _"
+    ):
+        load_corpus(folder)
+    (folder / "left").rename(folder / "_left")
+    assert len(load_corpus(folder)) == 12
+
+
+def speakers(folder: Path, names: Iterable[str], labels: str, takes: int = 1) -> Path:
+    """A folder in the layout of AudioMNIST."""
+    write(folder / "clip.wav", TONE[:400])
+    for speaker in names:
+        (folder / speaker).mkdir()
+        for label in labels:
+            for take in range(takes):
+                shutil.copy(folder / "clip.wav", folder / speaker / f"{label}_{speaker}_{take}.wav")
+    (folder / "clip.wav").unlink()
+    return folder
+
+
+def test_folder_of_speakers(tmp_path):
+    corpus = load_corpus(speakers(tmp_path, ("ann", "bob", "01"), "xyz", takes=2))
+    assert corpus.classes == ("x", "y", "z") and set(corpus.speakers) == {"ann", "bob", "01"}
+    assert len(corpus) == 18 and corpus.lists == {} and "per speaker" in corpus.source
+    assert set(corpus.speakers[split(corpus, "speaker:bob").test]) == {"bob"}
+    with pytest.raises(ValueError, match=r"'fold:1': .* has no folds"):
+        split(corpus, "fold:1")
+
+
+def test_audiomnist_is_known_by_its_speakers_and_has_its_published_folds(tmp_path):
+    everyone = [f"{number:02}" for number in range(1, 61)]
+    speakers(tmp_path / "clone" / "data", everyone, "0123456789")
+    (tmp_path / "clone" / "data" / "audioMNIST_meta.txt").write_text("{}")
+    corpus = load_corpus(tmp_path / "clone")
+    assert corpus.name == "clone" and len(corpus) == 600 and corpus.source.startswith("AudioMNIST")
+    tested = []
+    for number in range(1, 6):
+        parts = split(corpus, f"fold:{number}")
+        train, validation, test = (
+            set(corpus.speakers[part]) for part in (parts.train, parts.validation, parts.test)
+        )
+        assert (len(train), len(validation), len(test)) == (36, 12, 12)
+        assert not (train & validation or train & test or validation & test)
+        tested += sorted(test)
+    assert sorted(tested) == everyone
+    # The first fold, as audiomnist/train/splits.py has it.
+    first = split(corpus, "fold:1")
+    assert {int(one) for one in set(corpus.speakers[first.test])} == {
+        5,
+        13,
+        18,
+        22,
+        26,
+        32,
+        33,
+        42,
+        45,
+        51,
+        52,
+        60,
+    }
+    assert {int(one) for one in set(corpus.speakers[first.validation])} == {
+        4,
+        11,
+        12,
+        15,
+        21,
+        27,
+        31,
+        41,
+        44,
+        47,
+        50,
+        59,
+    }
+    official = split(corpus, "official")
+    assert np.array_equal(official.test, first.test) and np.array_equal(official.validation, first.validation)
+    with pytest.raises(ValueError, match=r"'fold:6': clone has fold:1, .*fold:5"):
+        split(corpus, "fold:6")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_names_that_are_no_text_work_and_are_safe_to_print(tmp_path):
+    folder = tmp_path / os.fsdecode(b"w\xf6rter")
+    for label in ("\x1b[31mred", os.fsdecode(b"gr\xfcn"), "\u0646\u06cc\u0645\u200c\u0641"):
+        (folder / label).mkdir(parents=True)
+        shutil.copy(write(tmp_path / "clip.wav"), folder / label / "a.wav")
+    corpus = load_corpus(folder)
+    assert corpus.name == r"w\udcf6rter"
+    assert corpus.classes == (r"\x1b[31mred", r"gr\udcfcn", "\u0646\u06cc\u0645\u200c\u0641")
+    fingerprint(folder).encode()
+
+
+@pytest.mark.parametrize("name", ["", "~nosuchuser/words", "a\0b"])
+def test_a_folder_that_cannot_be_is_named(name):
+    with pytest.raises(FileNotFoundError, match=r"no such corpus or folder; valid are fsdd"):
+        load_corpus(name)
+
+
 def test_folder_of_own_keywords_in_any_format(tmp_path):
     write(tmp_path / "on" / "a.wav")
     write(tmp_path / "on" / "b.flac")
-    soundfile.write(tmp_path / "on" / "c.ogg", TONE, RATE, format="OGG")
+    soundfile.write(tmp_path / "on" / "c.opus", TONE, RATE, format="OGG", subtype="OPUS")
+    soundfile.write(tmp_path / "on" / "d.mp3", TONE, RATE)
     write(tmp_path / "off" / "a.WAV")
     (tmp_path / "off" / "notes.txt").write_text("not audio")
     corpus = load_corpus(str(tmp_path))
-    assert Counter(corpus.labels.tolist()) == {0: 1, 1: 3} and corpus.classes == ("off", "on")
+    assert Counter(corpus.labels.tolist()) == {0: 1, 1: 4} and corpus.classes == ("off", "on")
     assert set(corpus.speakers) == {"unknown"} and corpus.lists == {}
     with pytest.raises(ValueError, match=r"has no test list.*'random'"):
         split(corpus, "official")
