@@ -98,7 +98,7 @@ def test_instructions_are_counted_the_same_every_time(clips, tmp_path):
     target = measure.CortexM(program, tmp_path)
     first, again = (measure.instructions(target, clips[:3]) for _ in range(2))
     assert first.equals(again)
-    assert {"scnn_listen", "scnn_classify", "sum"} <= set(first.index)
+    assert {"transform", "layer_1", "layer_2", "sum"} <= set(first.index)
     assert 10_000 < first.loc["sum", "mean"] < 2_000_000
     sizes = measure.sizes(target)
     assert sizes["constants"] > 0.9 * sum(emit.emit(program, tmp_path).values())

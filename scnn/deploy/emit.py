@@ -24,7 +24,7 @@ _STRUCT = """struct scnn_layer {
     const uint8_t *weights;                       /* spikes: [inputs][outputs]; ReLU: [outputs][inputs] */
     const int32_t *bias, *threshold, *multiplier; /* [outputs] */
     const uint8_t *background;                    /* [outputs]: activity where nothing comes in */
-    const int32_t *quiet;                         /* [outputs]: largest constant sum that never spikes */
+    const int32_t *quiet;                         /* [outputs]: largest sum that never makes a spike */
 };"""
 
 
@@ -34,7 +34,10 @@ def emit(program: Program, folder: Path | str) -> dict[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         (folder / name).write_text((SOURCES / name).read_text())
-    network = (SOURCES / "scnn_network.c").read_text().replace("@LAYERS@", "\n    ".join(_calls(program)))
+    network = (SOURCES / "scnn_network.c").read_text()
+    layers = _layers(program)
+    network = network.replace("@LAYERS@", "\n\n".join(layers.values()))
+    network = network.replace("@CALLS@", "\n    ".join(f"{name}();" for name in layers))
     (folder / "scnn_network.c").write_text(network)
     tables = Tables()
     (folder / "scnn_model.h").write_text(_model(program, tables))
@@ -155,14 +158,14 @@ def _layer(program: Program, index: int, table: Tables) -> str:
         flat = layer.weights.reshape(layer.shape[0], -1)
         odd = flat.shape[1] % 2 if notation.kernel else 0  # the C reads what a kernel sees in pairs
         arrays["weights16"] = np.pad(flat, [(0, 0), (0, odd)]), "int16"
-        if program.spiking:
-            arrays["quiet"] = quiet(layer, program.steps), "int32"
     else:
         packed = packed_rows(weight_rows(program, index), layer.bits)
         arrays["weights"] = packed, "uint8"
         fields["row_bytes"] = packed.shape[1]
     if layer.threshold is not None:
         arrays["threshold"] = layer.threshold, "int32"
+        if index == 0:
+            arrays["quiet"] = quiet(layer, program.steps), "int32"
         spikes, _ = reference.fire(layer, zero, program.steps)
         background = np.sum([spikes[t, 0] << t for t in range(program.steps)], axis=0)
     elif layer.multiplier is not None:
@@ -208,28 +211,30 @@ def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
     return (fields << bits * np.arange(8 // bits)).sum(axis=2).astype(np.uint8)
 
 
-def _calls(program: Program) -> list[str]:
-    calls, before = [], "scnn_even"
+def _layers(program: Program) -> dict[str, str]:
+    """A C function for each layer, by name."""
+    functions, before = {}, "scnn_even"
     for index, layer in enumerate(program.layers):
         name, to = f"&scnn_{index + 1}", ("scnn_odd", "scnn_even")[index % 2]
-        last, convolution = index == len(program.layers) - 1, layer.notation.kernel
-        if index == 0 and convolution:
-            calls.append(f"first_convolution({name}, {to}.activity);")
-        elif index == 0:
-            calls.append(f"multiply({name}, scnn_even.image, {_inputs(layer)});")
-        elif convolution:
-            calls.append(f"convolution({name}, {before}.activity, {to}.activity);")
+        constant, size = int(index == 0), int(np.prod(layer.shape))
+        if layer.notation.kernel:
+            source = "first_convolution(" if constant else "convolution("
+            calls = [f"{source}{name}, {'' if constant else f'{before}.activity, '}{to}.activity);"]
         else:
-            calls.append(f"connect({name}, {before}.activity);")
-        constant = int(index == 0)
-        if last:
+            source = f"scnn_even.image, {_inputs(layer)}" if constant else f"{before}.activity"
+            calls = [f"{'multiply' if constant else 'connect'}({name}, {source});"]
+        if layer is program.layers[-1]:
             calls.append(f"read_out({name}, {constant});")
         else:
-            if not convolution:
+            if not layer.notation.kernel:
                 calls.append(f"activate({name}, {constant}, {to}.activity);")
-            calls.append(f"scnn_trace({to}.activity, {int(np.prod(layer.shape))});")
+            calls.append(f"scnn_trace({to}.activity, {size});")
+        body = "\n    ".join(calls)
+        functions[f"layer_{index + 1}"] = (
+            f"/* {layer.name} */\nSCNN_APART void layer_{index + 1}(void) {{\n    {body}\n}}"
+        )
         before = to
-    return calls
+    return functions
 
 
 def _inputs(layer: Layer) -> int:

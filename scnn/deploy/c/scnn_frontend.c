@@ -48,7 +48,7 @@ static uint64_t energy(const int16_t *samples, int32_t count, int32_t index) {
     return sum > SCNN_TRIM_FLOOR ? sum : SCNN_TRIM_FLOOR;
 }
 
-static void trim(const int16_t **samples, int32_t *count) {
+SCNN_APART void trim(const int16_t **samples, int32_t *count) {
     int32_t last = *count / TRIM_HOP, first = 0;
     uint64_t loudest = SCNN_TRIM_FLOOR, hops[4] = {0, 0, 0, hop(*samples, *count, 0)};
     for (int32_t i = 0; i <= last; i++) {
@@ -74,7 +74,7 @@ SCNN_INLINE int32_t windowed(const int16_t *samples, int32_t at, int32_t weight)
     return (int32_t)(((int64_t)(samples[at] * 8192 - SCNN_EMPHASIS * before) * weight) >> 16);
 }
 
-static void frame(const int16_t *samples, int32_t count, int32_t start) {
+SCNN_APART void frame(const int16_t *samples, int32_t count, int32_t start) {
     int32_t *out = scnn_odd.spectrum;
     if (start > 0 && start + SCNN_FRAME <= count) {
         for (int32_t i = 0; i < HALF; i++) {
@@ -93,7 +93,7 @@ static void frame(const int16_t *samples, int32_t count, int32_t start) {
 }
 
 /* The FFT of HALF complex numbers in bit-reversed order, in place, halved at every stage. */
-static void transform(void) {
+SCNN_APART void transform(void) {
     int32_t *z = scnn_odd.spectrum;
     for (int32_t *p = z; p < z + 2 * HALF; p += 8) {
         int32_t r0 = p[0] + p[2], r1 = p[0] - p[2], r2 = p[4] + p[6], r3 = p[4] - p[6];
@@ -107,12 +107,11 @@ static void transform(void) {
         for (int32_t k = 0; k < length / 2; k++) {
             const int32_t *twiddle = scnn_twiddles + 2 * k * (SCNN_FRAME / length);
             int32_t cosine = twiddle[0], sine = twiddle[1];
-            for (int32_t *a = z + 2 * k; a < z + 2 * HALF; a += 2 * length) {
-                int32_t *b = a + length;
-                int32_t r = high(b[0], cosine) + high(b[1], sine), i = high(b[1], cosine) - high(b[0], sine);
-                int32_t ar = a[0] >> 1, ai = a[1] >> 1;
-                a[0] = ar + r, a[1] = ai + i;
-                b[0] = ar - r, b[1] = ai - i;
+            for (int32_t *a = z + 2 * k, *b = a + length; b < z + 2 * HALF; a += 2 * length, b += 2 * length) {
+                int32_t ar = a[0], ai = a[1], br = b[0], bi = b[1];
+                int32_t r = high(br, cosine) + high(bi, sine), i = high(bi, cosine) - high(br, sine);
+                a[0] = (ar >> 1) + r, a[1] = (ai >> 1) + i;
+                b[0] = (ar >> 1) - r, b[1] = (ai >> 1) - i;
             }
         }
     }
@@ -123,7 +122,7 @@ SCNN_INLINE uint64_t square(int32_t real, int32_t imaginary) {
 }
 
 /* The power of every bin, from the FFT, in its place; what all of them have in bits. */
-static uint64_t powers(void) {
+SCNN_APART uint64_t powers(void) {
     const int32_t *z = scnn_odd.spectrum;
     uint64_t *power = scnn_odd.power, every;
     int32_t real = z[0], imaginary = z[1];
@@ -155,16 +154,17 @@ SCNN_INLINE int32_t logarithm(uint64_t value) {
 }
 
 /* The levels of the frame in scnn_odd, in a column of the image unless that is null; `highest` so far. */
-static int32_t levels(int16_t *column, int32_t highest) {
+SCNN_APART int32_t levels(int16_t *column, int32_t highest) {
     const uint16_t *weight = scnn_band_weights;
     transform();
     int32_t exponent = bits64(powers()) - 32;
     if (exponent < 0) exponent = 0;
+    for (int32_t k = 0; k <= HALF; k++) scnn_odd.short_power[k] = (uint32_t)(scnn_odd.power[k] >> exponent);
     for (int32_t band = 0; band < SCNN_BANDS; band++) {
-        const uint64_t *power = scnn_odd.power + scnn_band_first[band];
+        const uint32_t *power = scnn_odd.short_power + scnn_band_first[band];
         uint64_t sum = 0;
         for (int32_t i = scnn_band_count[band]; i > 0; i--)
-            sum += (uint64_t)(uint32_t)(*power++ >> exponent) * *weight++;
+            sum += (uint64_t)*power++ * *weight++;
         int32_t level = sum ? logarithm(sum) + exponent * 1024 - SCNN_OFFSET : 0;
         if (level < 0) level = 0;
         if (level > highest) highest = level;
@@ -212,7 +212,7 @@ static struct scale standard(uint32_t count, uint32_t sum, uint64_t squares) {
 #endif
 
 /* Standardise rows of the image, each of `shown` levels, whose highest allowed value is `highest`. */
-static void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t highest) {
+SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t highest) {
 #if SCNN_STANDARDISE
     uint32_t sum = 0;
     uint64_t squares = 0;

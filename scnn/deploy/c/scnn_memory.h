@@ -15,6 +15,7 @@ union scnn_even {
 union scnn_odd {
     int32_t spectrum[SCNN_FRAME + 2]; /* real and imaginary parts */
     uint64_t power[SCNN_FRAME / 2 + 1];
+    uint32_t short_power[SCNN_FRAME / 2 + 1];
     uint8_t activity[SCNN_ODD_BYTES];
 };
 
@@ -29,10 +30,13 @@ void scnn_trace(const void *data, int32_t bytes);
 #define scnn_trace(data, bytes) ((void)0)
 #endif
 
+/* What belongs into its caller, and what stays a function, so that its instructions are counted by themselves. */
 #if defined(__GNUC__)
 #define SCNN_INLINE static inline __attribute__((always_inline))
+#define SCNN_APART static __attribute__((noinline))
 #else
 #define SCNN_INLINE static inline
+#define SCNN_APART static
 #endif
 
 #endif

@@ -11,9 +11,11 @@ const char *const scnn_class_names[SCNN_CLASSES] = SCNN_CLASS_NAMES;
 const int32_t scnn_class_count = SCNN_CLASSES;
 const int32_t scnn_sample_rate = SCNN_SAMPLE_RATE;
 
+@LAYERS@
+
 int scnn_classify(void) {
     int best = 0;
-    @LAYERS@
+    @CALLS@
     for (int32_t i = 1; i < SCNN_CLASSES; i++)
         if (scnn_scores[i] > scnn_scores[best]) best = (int)i;
     return best;
