@@ -12,7 +12,7 @@ unexport JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book paper site test lint bench clean
+.PHONY: help setup book paper site test lint bench edge clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm $@; else rm -rf $(VENV); fi
 	"$(PYTHON)" -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev,search,voices,listen]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev,edge,search,voices,listen]"
 	@touch $@
 
 book: $(READY)  ## run every page quickly (FSDD where it can be had) and render them to _build/html
@@ -49,6 +49,9 @@ lint: $(READY)  ## check code and notebooks with ruff
 
 bench: $(READY)  ## time the package against plain snnTorch, and write _build/bench.json
 	$(PY) -m benchmarks.speed
+
+edge: $(READY)  ## check a network's C on all targets, bit by bit, and write _build/edge.json
+	$(PY) -m scnn.deploy $(if $(CORPUS),--corpus "$(CORPUS)")
 
 clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
 	rm -rf _build .pytest_cache .ruff_cache *.egg-info

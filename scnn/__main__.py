@@ -1,4 +1,4 @@
-"""The command line: `scnn data`, `scnn train`, `scnn predict` and `scnn listen`."""
+"""The command line: `scnn data`, `scnn train`, `scnn predict`, `scnn listen` and `scnn export`."""
 
 import argparse
 import dataclasses
@@ -23,9 +23,10 @@ from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
 from scnn.text import listed
-from scnn.training import load_network, scores
+from scnn.training import READOUTS, load_network, scores
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"
+EXPORTS = ("c", "wasm")
 _HELP = {
     "corpus": f"{', '.join(CORPORA)}, or a folder with a sub-folder of recordings per class",
     "split": "random, official (the corpus' own), fold:K (of its own folds), or speaker:NAME (leave one out)",
@@ -135,6 +136,20 @@ def _parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help="a file written by train --save (default: the packaged one, trained on FSDD)",
         )
+
+    text = """Turn a network into whole numbers, from int16 samples to the digit, and write it as C99 without
+    libraries, or as WebAssembly with a JavaScript module (needs the extra `edge`)."""
+    export = commands.add_parser("export", help="write a network for a device or a page", description=text)
+    export.add_argument(
+        "network", type=Path, nargs="?", default=PRETRAINED, metavar="NETWORK", help="a file of train --save"
+    )
+    export.add_argument("--to", choices=EXPORTS, default="c", help="what to write (default: %(default)s)")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    export.add_argument("--bits", type=int, metavar="N", help="of a weight: 8 (default), 4 or 2")
+    export.add_argument(
+        "--readout", choices=READOUTS, default="spikes", help="what decides (default: %(default)s)"
+    )
+    export.set_defaults(call=_export)
     return parser
 
 
@@ -200,6 +215,16 @@ def _predict(options: argparse.Namespace) -> int:
             spikes = " ".join(f"{name}:{count}" for name, count in found["spikes"].items())
             print(plain(f"{file}  {found['digit']}  confidence {found['confidence']:.2f}  spikes {spikes}"))
     return failed
+
+
+def _export(options: argparse.Namespace) -> int:
+    from scnn.deploy import compiler, load_program
+
+    program = load_program(options.network, bits=options.bits, readout=options.readout)
+    write = compiler.export_c if options.to == "c" else compiler.export_wasm
+    for path in write(program, options.out):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0
 
 
 def _listen(options: argparse.Namespace) -> int:

@@ -143,6 +143,15 @@ class FrontEnd:
             raise ValueError(f"normalization: a deviation of {deviation} dB is beyond the pixels' range")
         return round((mean - 10 * math.log10(of._FLOOR)) / unit), min(round(gain * 2**shift), 32767), shift
 
+    @cached_property
+    def largest(self) -> int:
+        """The largest magnitude of a pixel."""
+        if self.fixed is not None:
+            return 32767
+        # The square root of the count bounds a standardised value; a rounded mean adds less than half.
+        count = self.features.width * (self.features.bands if self.features.normalization == "clip" else 1)
+        return min(32767, math.ceil(1.5 * UNIT * math.sqrt(count)) + 1)
+
     def place(self, frames: int) -> tuple[int, int, int]:
         """First frame shown, how many, and the column of the first one, for a clip of so many frames."""
         shown = min(frames, self.features.width)

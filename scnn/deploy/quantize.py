@@ -115,7 +115,8 @@ class Program:
         """
         rows = []
         for index, layer in enumerate(self.layers):
-            sums, current, membrane = _bounds(layer, _largest_input(index, self.spiking), self.steps)
+            largest = _largest_input(index, self.front_end, self.spiking)
+            sums, current, membrane = _bounds(layer, largest, self.steps)
             rows.append((layer.name, layer.bits, layer.fraction, sums, current, membrane, sums <= LANES))
         names = ["layer", "bits", "fraction", "sum", "current", "membrane", "lanes"]
         return pd.DataFrame(rows, columns=names).set_index("layer")
@@ -175,6 +176,7 @@ def convert(
     layers, before = [], network.input_shape
     for index, (layer, module) in enumerate(zip(network.layers, network.weights, strict=True)):
         last = index == len(network.layers) - 1
+        largest = _largest_input(index, front_end, network.spiking)
         weights, scale = rounded(module.weight.detach().numpy(), bits, per_channel and not last)
         scale = scale * units[index]
         size = layer.pooled(layer.convolved(before[1:])) if layer.kernel else (1, 1)
@@ -189,9 +191,7 @@ def convert(
         )
         bias = np.zeros(layer.units) if module.bias is None else module.bias.detach().double().numpy()
         if network.spiking:
-            made = _spiking(
-                made, bias, _neuron(network, index), _largest_input(index, True), network.num_steps
-            )
+            made = _spiking(made, bias, _neuron(network, index), largest, network.num_steps)
         else:
             made = replace(made, bias=np.rint(bias / scale).astype(np.int64))
             if not last:
@@ -201,7 +201,7 @@ def convert(
                         f"{layer.name}: its outputs' unit is too fine for its weights of {bits} bits"
                     )
                 made = replace(made, multiplier=multiplier)
-        _, *bounds = _bounds(made, _largest_input(index, network.spiking), network.num_steps)
+        _, *bounds = _bounds(made, largest, network.num_steps)
         if max(bounds) > _LARGEST:
             raise ValueError(f"{layer.name}: its sums could reach {max(bounds):.3g}, beyond 32 bits")
         layers.append(made)
@@ -289,8 +289,8 @@ def _spiking(layer: Layer, bias: np.ndarray, neuron: Neuron, largest: int, steps
         fraction += 1
 
 
-def _largest_input(index: int, spiking: bool) -> int:
-    return LANES if index == 0 else 1 if spiking else 255
+def _largest_input(index: int, front_end: FrontEnd, spiking: bool) -> int:
+    return front_end.largest if index == 0 else 1 if spiking else 255
 
 
 def _bounds(layer: Layer, largest: int, steps: int) -> tuple[int, int, int]:

@@ -1,0 +1,17 @@
+/* For tests and measurements on any target: a place for samples, and a log of what every layer did. */
+#include "scnn.h"
+#include "scnn_model.h"
+
+int16_t scnn_samples[HARNESS_SAMPLES];
+uint8_t scnn_log[HARNESS_LOG];
+int32_t scnn_logged;
+
+void scnn_trace(const void *data, int32_t bytes) {
+    const uint8_t *from = data;
+    for (int32_t i = 0; i < bytes && scnn_logged < HARNESS_LOG; i++) scnn_log[scnn_logged++] = from[i];
+}
+
+int harness_run(int32_t count) {
+    scnn_logged = 0;
+    return scnn_recognise(scnn_samples, count);
+}

@@ -1,0 +1,274 @@
+/* Samples to log-mel image, as scnn.deploy.frontend defines it. `>>` of a negative number must round down. */
+#define SCNN_FRONTEND_TABLES
+#include "scnn.h"
+#include "scnn_memory.h"
+
+union scnn_even scnn_even;
+union scnn_odd scnn_odd;
+int32_t scnn_left, scnn_right;
+
+#define HALF (SCNN_FRAME / 2)
+#define TOP ((SCNN_HEIGHT - SCNN_BANDS) / 2)
+#define TRIM_HOP 512
+
+/* The upper half of a product. */
+SCNN_INLINE int32_t high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
+
+/* Length of a number in bits, 0 for 0. */
+SCNN_INLINE int32_t bits(uint32_t value) {
+#if defined(__GNUC__)
+    return value ? 32 - __builtin_clz(value) : 0;
+#else
+    int32_t length = 0;
+    for (; value; value >>= 1) length++;
+    return length;
+#endif
+}
+
+SCNN_INLINE int32_t bits64(uint64_t value) {
+    return value >> 32 ? 32 + bits((uint32_t)(value >> 32)) : bits((uint32_t)value);
+}
+
+/* ---- Trimming: where sound starts and ends ---- */
+
+#if SCNN_TRIM
+
+/* Sum of squares of a hop; 0 beyond either end. */
+static uint64_t hop(const int16_t *samples, int32_t count, int32_t index) {
+    int32_t end = index >= count / TRIM_HOP ? count : (index + 1) * TRIM_HOP;
+    uint64_t sum = 0;
+    for (int32_t i = index * TRIM_HOP; i >= 0 && i < end; i++) sum += (uint32_t)((int32_t)samples[i] * samples[i]);
+    return sum;
+}
+
+/* Of the frame of four hops around the start of hop `index`, at least the floor. */
+static uint64_t energy(const int16_t *samples, int32_t count, int32_t index) {
+    uint64_t sum = 0;
+    for (int32_t i = index - 2; i < index + 2; i++) sum += hop(samples, count, i);
+    return sum > SCNN_TRIM_FLOOR ? sum : SCNN_TRIM_FLOOR;
+}
+
+SCNN_APART void trim(const int16_t **samples, int32_t *count) {
+    int32_t last = *count / TRIM_HOP, first = 0;
+    uint64_t loudest = SCNN_TRIM_FLOOR, hops[4] = {0, 0, 0, hop(*samples, *count, 0)};
+    for (int32_t i = 0; i <= last; i++) {
+        hops[0] = hops[1], hops[1] = hops[2], hops[2] = hops[3], hops[3] = hop(*samples, *count, i + 1);
+        uint64_t now = hops[0] + hops[1] + hops[2] + hops[3];
+        if (now > loudest) loudest = now;
+    }
+    uint64_t least = loudest * SCNN_TRIM;
+    while (energy(*samples, *count, first) << 21 <= least) first++;
+    while (energy(*samples, *count, last) << 21 <= least) last--;
+    if (last < *count / TRIM_HOP) *count = (last + 1) * TRIM_HOP;
+    *samples += first * TRIM_HOP;
+    *count -= first * TRIM_HOP;
+}
+
+#endif
+
+/* ---- One frame: window, spectrum, power, bands ---- */
+
+/* A sample of the frame that starts at `start`, windowed; zeros lie beyond both ends of the recording. */
+SCNN_INLINE int32_t windowed(const int16_t *samples, int32_t at, int32_t weight) {
+    int32_t before = at > 0 ? samples[at - 1] : 0;
+    return (int32_t)(((int64_t)(samples[at] * 8192 - SCNN_EMPHASIS * before) * weight) >> 16);
+}
+
+SCNN_APART void frame(const int16_t *samples, int32_t count, int32_t start) {
+    int32_t *out = scnn_odd.spectrum;
+    if (start > 0 && start + SCNN_FRAME <= count) {
+        for (int32_t i = 0; i < HALF; i++) {
+            int32_t *pair = out + 2 * scnn_order[i];
+            pair[0] = windowed(samples, start + 2 * i, scnn_window[2 * i <= HALF ? 2 * i : SCNN_FRAME - 2 * i]);
+            pair[1] = windowed(samples, start + 2 * i + 1,
+                               scnn_window[2 * i < HALF ? 2 * i + 1 : SCNN_FRAME - 2 * i - 1]);
+        }
+        return;
+    }
+    for (int32_t i = 0; i < SCNN_FRAME; i++) {
+        int32_t at = start + i, inside = at >= 0 && at < count;
+        out[2 * scnn_order[i / 2] + i % 2] =
+            inside ? windowed(samples, at, scnn_window[i <= HALF ? i : SCNN_FRAME - i]) : 0;
+    }
+}
+
+/* The FFT of HALF complex numbers in bit-reversed order, in place, halved at every stage. */
+SCNN_APART void transform(void) {
+    int32_t *z = scnn_odd.spectrum;
+    for (int32_t *p = z; p < z + 2 * HALF; p += 8) {
+        int32_t r0 = p[0] + p[2], r1 = p[0] - p[2], r2 = p[4] + p[6], r3 = p[4] - p[6];
+        int32_t i0 = p[1] + p[3], i1 = p[1] - p[3], i2 = p[5] + p[7], i3 = p[5] - p[7];
+        p[0] = (r0 + r2) >> 2, p[1] = (i0 + i2) >> 2;
+        p[2] = (r1 + i3) >> 2, p[3] = (i1 - r3) >> 2;
+        p[4] = (r0 - r2) >> 2, p[5] = (i0 - i2) >> 2;
+        p[6] = (r1 - i3) >> 2, p[7] = (i1 + r3) >> 2;
+    }
+    for (int32_t length = 8; length <= HALF; length *= 2) {
+        for (int32_t k = 0; k < length / 2; k++) {
+            const int32_t *twiddle = scnn_twiddles + 2 * k * (SCNN_FRAME / length);
+            int32_t cosine = twiddle[0], sine = twiddle[1];
+            for (int32_t *a = z + 2 * k, *b = a + length; b < z + 2 * HALF; a += 2 * length, b += 2 * length) {
+                int32_t ar = a[0], ai = a[1], br = b[0], bi = b[1];
+                int32_t r = high(br, cosine) + high(bi, sine), i = high(bi, cosine) - high(br, sine);
+                a[0] = (ar >> 1) + r, a[1] = (ai >> 1) + i;
+                b[0] = (ar >> 1) - r, b[1] = (ai >> 1) - i;
+            }
+        }
+    }
+}
+
+SCNN_INLINE uint64_t square(int32_t real, int32_t imaginary) {
+    return (uint64_t)((int64_t)real * real) + (uint64_t)((int64_t)imaginary * imaginary);
+}
+
+/* The power of every bin, from the FFT, in its place; what all of them have in bits. */
+SCNN_APART uint64_t powers(void) {
+    const int32_t *z = scnn_odd.spectrum;
+    uint64_t *power = scnn_odd.power, every;
+    int32_t real = z[0], imaginary = z[1];
+    power[0] = square(real + imaginary, 0);
+    power[HALF] = square(real - imaginary, 0);
+    power[HALF / 2] = square(z[HALF], z[HALF + 1]);
+    every = power[0] | power[HALF] | power[HALF / 2];
+    for (int32_t k = 1; k < HALF / 2; k++) {
+        const int32_t *a = z + 2 * k, *b = z + 2 * (HALF - k);
+        int32_t cosine = scnn_twiddles[2 * k], sine = scnn_twiddles[2 * k + 1];
+        int32_t even_r = (a[0] + b[0]) >> 1, even_i = (a[1] - b[1]) >> 1;
+        int32_t odd_r = a[1] + b[1], odd_i = b[0] - a[0];
+        int32_t r = high(odd_r, cosine) + high(odd_i, sine), i = high(odd_i, cosine) - high(odd_r, sine);
+        uint64_t low = square(even_r + r, even_i + i), mirrored = square(even_r - r, even_i - i);
+        power[k] = low;
+        power[HALF - k] = mirrored;
+        every |= low | mirrored;
+    }
+    return every;
+}
+
+/* 1024 log2 of a number above 0. */
+SCNN_INLINE int32_t logarithm(uint64_t value) {
+    int32_t exponent = bits64(value) - 1;
+    uint32_t mantissa = (uint32_t)((value << (63 - exponent)) >> 32);
+    const uint16_t *piece = scnn_logarithm + ((mantissa >> 26) - 32);
+    uint32_t rest = (mantissa >> 10) & 0xFFFF;
+    return exponent * 1024 + (int32_t)((piece[0] + ((uint32_t)(piece[1] - piece[0]) * rest >> 16)) >> 4);
+}
+
+/* The levels of the frame in scnn_odd, in a column of the image unless that is null; `highest` so far. */
+SCNN_APART int32_t levels(int16_t *column, int32_t highest) {
+    const uint16_t *weight = scnn_band_weights;
+    transform();
+    int32_t exponent = bits64(powers()) - 32;
+    if (exponent < 0) exponent = 0;
+    for (int32_t k = 0; k <= HALF; k++) scnn_odd.short_power[k] = (uint32_t)(scnn_odd.power[k] >> exponent);
+    for (int32_t band = 0; band < SCNN_BANDS; band++) {
+        const uint32_t *power = scnn_odd.short_power + scnn_band_first[band];
+        uint64_t sum = 0;
+        for (int32_t i = scnn_band_count[band]; i > 0; i--)
+            sum += (uint64_t)*power++ * *weight++;
+        int32_t level = sum ? logarithm(sum) + exponent * 1024 - SCNN_OFFSET : 0;
+        if (level < 0) level = 0;
+        if (level > highest) highest = level;
+        if (column) column[band * SCNN_WIDTH] = (int16_t)(uint16_t)level;
+    }
+    return highest;
+}
+
+/* ---- The image: 80 dB of range, mean 0 and deviation 1 ---- */
+
+struct scale {
+    int32_t mean, gain, shift;
+};
+
+#if SCNN_STANDARDISE
+static uint32_t root(uint64_t value) {
+    uint64_t found = 0;
+    for (uint64_t bit = (uint64_t)1 << 62; bit; bit >>= 2) {
+        if (value >= found + bit) {
+            value -= found + bit;
+            found = (found >> 1) + bit;
+        } else {
+            found >>= 1;
+        }
+    }
+    return (uint32_t)found;
+}
+
+/* What gives `count` levels of a sum and a sum of squares mean 0 and deviation 1. */
+static struct scale standard(uint32_t count, uint32_t sum, uint64_t squares) {
+    uint64_t deviation = root(count * squares - (uint64_t)sum * sum); /* times the count */
+    struct scale scale = {(int32_t)((sum + count / 2) / count), 0, 0};
+    if (deviation == 0) return scale;
+    uint64_t rest = (uint64_t)count * 256;
+    for (; rest < deviation << 14; rest <<= 1) scale.shift++;
+    for (int32_t bit = 15; bit >= 0; bit--) {
+        if (rest >= deviation << bit) {
+            rest -= deviation << bit;
+            scale.gain += (int32_t)1 << bit;
+        }
+    }
+    if (scale.gain > 32767) scale.gain = 32767;
+    return scale;
+}
+#endif
+
+/* Standardise rows of the image, each of `shown` levels, whose highest allowed value is `highest`. */
+SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t highest) {
+#if SCNN_STANDARDISE
+    uint32_t sum = 0;
+    uint64_t squares = 0;
+    for (int32_t row = 0; row < count; row++) {
+        for (int32_t i = 0; i < shown; i++) {
+            int32_t level = (uint16_t)rows[row * SCNN_WIDTH + i] - highest + SCNN_RANGE;
+            if (level < 0) level = 0;
+            rows[row * SCNN_WIDTH + i] = (int16_t)level;
+            sum += (uint32_t)level;
+            squares += (uint32_t)(level * level);
+        }
+    }
+    struct scale scale = standard((uint32_t)(count * shown), sum, squares);
+#else
+    struct scale scale = {SCNN_MEAN, SCNN_GAIN, SCNN_SHIFT};
+    int32_t least = highest > SCNN_RANGE ? highest - SCNN_RANGE : 0;
+#endif
+    int32_t half = (int32_t)1 << scale.shift >> 1;
+    for (int32_t row = 0; row < count; row++) {
+        for (int32_t i = 0; i < shown; i++) {
+#if SCNN_STANDARDISE
+            int32_t level = rows[row * SCNN_WIDTH + i];
+#else
+            int32_t level = (uint16_t)rows[row * SCNN_WIDTH + i];
+            if (level < least) level = least;
+#endif
+            int32_t pixel = ((level - scale.mean) * scale.gain + half) >> scale.shift;
+            rows[row * SCNN_WIDTH + i] = (int16_t)(pixel > 32767 ? 32767 : pixel < -32767 ? -32767 : pixel);
+        }
+    }
+}
+
+int scnn_listen(const int16_t *samples, int32_t count) {
+    int32_t heard = 0;
+    for (int32_t i = 0; i < count; i++) heard |= samples[i];
+    if (heard == 0) return -1;
+#if SCNN_TRIM
+    trim(&samples, &count);
+#endif
+    int32_t frames = 1 + count / SCNN_HOP, shown = frames < SCNN_WIDTH ? frames : SCNN_WIDTH;
+    int32_t skipped = (frames - shown) / 2, highest = 0;
+    scnn_left = (SCNN_WIDTH - shown) / 2;
+    scnn_right = scnn_left + shown;
+    for (int32_t i = 0; i < SCNN_HEIGHT * SCNN_WIDTH; i++) scnn_even.image[i] = 0;
+    int16_t *image = scnn_even.image + TOP * SCNN_WIDTH + scnn_left;
+    for (int32_t i = 0; i < frames; i++) {
+        int32_t column = i - skipped;
+        frame(samples, count, i * SCNN_HOP - SCNN_FRAME / 2);
+        highest = levels(column >= 0 && column < shown ? image + column : 0, highest);
+    }
+#if SCNN_STANDARDISE == 2
+    for (int32_t band = 0; band < SCNN_BANDS; band++)
+        standardise(image + band * SCNN_WIDTH, 1, shown, highest);
+#else
+    standardise(image, SCNN_BANDS, shown, highest);
+#endif
+    scnn_trace(scnn_even.image, sizeof scnn_even.image);
+    return 0;
+}

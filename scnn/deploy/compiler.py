@@ -1,0 +1,70 @@
+"""The C compiler of the `ziglang` package, and the targets it compiles for."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scnn.deploy.emit import CORE, SOURCES, emit
+from scnn.deploy.quantize import Program
+
+CORES = {"cortex_m4": "thumb-freestanding-eabihf", "cortex_m7": "thumb-freestanding-eabihf"}
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+_BARE = ("-ffreestanding", "-nostdlib", "-fno-builtin")
+_API = ("input", "most_samples", "answer", "answers", "name", "classes", "rate")
+
+
+def compile_c(arguments: Sequence[str]) -> None:
+    """Compile with `ziglang`. Raises `ValueError` with what the compiler says, and where it is missing."""
+    try:
+        import ziglang  # noqa: F401
+    except ImportError as error:
+        raise ValueError("compiling C needs the package ziglang: pip install 'scnn-audio[edge]'") from error
+    done = subprocess.run([sys.executable, "-m", "ziglang", "cc", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"the C compiler refused {' '.join(arguments)}:\n{done.stderr}")
+
+
+def shared_library() -> list[str]:
+    """Flags for a library that this machine loads."""
+    return ["-shared", "-fPIC"]
+
+
+def bare_cortex_m(core: str) -> list[str]:
+    """Flags for code of a Cortex-M without a system; `core` is one of `CORES`."""
+    if core not in CORES:
+        raise ValueError(f"core must be one of {', '.join(CORES)}, not {core!r}")
+    script = f"-Wl,--script={SOURCES / 'cortex_m.ld'}"
+    return ["-target", CORES[core], f"-mcpu={core}", *_BARE, "-ffunction-sections", script]
+
+
+def bare_wasm(exports: Sequence[str]) -> list[str]:
+    """Flags for WebAssembly without a system."""
+    return [
+        "-target",
+        "wasm32-freestanding",
+        *_BARE,
+        "-Wl,--no-entry",
+        *(f"-Wl,--export={e}" for e in exports),
+    ]
+
+
+def export_c(program: Program, folder: Path | str) -> list[Path]:
+    """The C sources of `program` in `folder`, a linker script for a Cortex-M among them; what was written."""
+    emit(program, folder)
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".c", ".h", ".md"))
+
+
+def export_wasm(program: Program, folder: Path | str) -> list[Path]:
+    """`scnn.wasm` and `scnn.mjs`, which loads it in a page or in Node, in `folder`; what was written."""
+    import tempfile
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        emit(program, work)
+        sources = [f"{SOURCES / 'wasm.c'}", *(f"{work}/{name}" for name in CORE)]
+        flags = ["-O3", "-s", *bare_wasm([f"scnn_{name}" for name in _API]), *WARNINGS, f"-I{work}"]
+        compile_c([*flags, *sources, "-o", str(folder / "scnn.wasm")])
+    (folder / "scnn.mjs").write_text((SOURCES / "scnn.mjs").read_text())
+    return [folder / "scnn.mjs", folder / "scnn.wasm"]

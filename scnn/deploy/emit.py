@@ -1,0 +1,287 @@
+"""A `Program` as C99: fixed sources, and one header with the weights, tables and sizes of this network."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from scnn.deploy import reference
+from scnn.deploy.frontend import RANGE, TRIM_FLOOR
+from scnn.deploy.quantize import LANES, Layer, Program
+
+SOURCES = Path(__file__).parent / "c"
+COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "main.c")
+CORE = ("scnn_frontend.c", "scnn_network.c")  # what an application compiles
+_RESETS = ("none", "subtract", "zero")
+_STRUCT = """struct scnn_layer {
+    int32_t channels, height, width;              /* what comes in */
+    int32_t outputs, out_height, out_width;       /* what goes out, after the pooling */
+    int32_t kernel, stride, padding;              /* of a convolution; kernel 0: fully connected */
+    int32_t pool, pool_stride;                    /* pool 0: none */
+    int32_t bits, row_bytes;                      /* of a weight, and of a row of them */
+    int32_t fraction, shift, factor, reset, lanes;
+    const int16_t *weights16;                     /* first layer: [outputs][inputs] */
+    const uint8_t *weights;                       /* spikes: [inputs][outputs]; ReLU: [outputs][inputs] */
+    const int32_t *bias, *threshold, *multiplier; /* [outputs] */
+    const uint8_t *background;                    /* [outputs]: activity where nothing comes in */
+    const int32_t *quiet;                         /* [outputs]: largest sum that never makes a spike */
+};"""
+
+
+def emit(program: Program, folder: Path | str) -> dict[str, int]:
+    """Write the sources of `program` into `folder`, which is made if need be; bytes of constants by table."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        (folder / name).write_text((SOURCES / name).read_text())
+    network = (SOURCES / "scnn_network.c").read_text()
+    layers = _layers(program)
+    network = network.replace("@LAYERS@", "\n\n".join(layers.values()))
+    network = network.replace("@CALLS@", "\n    ".join(f"{name}();" for name in layers))
+    (folder / "scnn_network.c").write_text(network)
+    tables = Tables()
+    (folder / "scnn_model.h").write_text(_model(program, tables))
+    (folder / "README.md").write_text(_readme(program, tables.bytes))
+    return tables.bytes
+
+
+class Tables:
+    """Arrays as C, and how many bytes each of them takes."""
+
+    def __init__(self):
+        self.bytes: dict[str, int] = {}
+
+    def __call__(self, name: str, values: Iterable[int], kind: str) -> str:
+        values = np.asarray(values, dtype=kind).ravel()
+        self.bytes[name] = values.nbytes
+        width = 24 if values.itemsize == 1 else 12
+        lines = [", ".join(map(_literal, values[i : i + width])) for i in range(0, len(values), width)]
+        body = ",\n    ".join(lines)
+        return f"SCNN_ALIGNED static const {kind}_t {name}[{len(values)}] = {{\n    {body}}};"
+
+
+def _literal(value) -> str:
+    return "-2147483647 - 1" if value == -(2**31) else str(value)
+
+
+def _model(program: Program, table: Tables) -> str:
+    front_end, layers = program.front_end, program.layers
+    f = front_end.features
+    mean, gain, shift = front_end.fixed or (0, 0, 0)
+    rows = [0] + [_inputs(layer) for layer in layers[1:]]
+    if not program.spiking:
+        rows = [0] + [_inputs(layer) for layer in layers[1:] if layer.notation.kernel]
+    patch = layers[0].notation.kernel ** 2
+    sizes = [int(np.prod(layer.shape)) for layer in layers[:-1]]
+    defines = {
+        "SAMPLE_RATE": front_end.sample_rate,
+        "FRAME": f.frame,
+        "HOP": f.hop,
+        "BANDS": f.bands,
+        "HEIGHT": f.height,
+        "WIDTH": f.width,
+        "EMPHASIS": front_end.emphasis,
+        "TRIM": front_end.trim,
+        "TRIM_FLOOR": TRIM_FLOOR,
+        "OFFSET": front_end.offset,
+        "RANGE": RANGE,
+        "STANDARDISE": {"clip": 1, "band": 2}.get(f.normalization, 0),
+        "MEAN": mean,
+        "GAIN": gain,
+        "SHIFT": shift,
+        "SPIKING": int(program.spiking),
+        "STEPS": program.steps,
+        "MEMBRANE": int(program.readout == "membrane"),
+        "CLASSES": len(program.classes),
+        "MOST_OUTPUTS": max(_padded(layer) for layer in layers),
+        "MOST_ROWS": max(rows),
+        "MOST_PATCH16": max(2, patch + patch % 2),
+        "ODD_BYTES": max(sizes[0::2], default=1),
+        "EVEN_BYTES": max(sizes[1::2], default=1),
+    }
+    names = ", ".join(f'"{_escaped(name)}"' for name in program.classes)
+    parts = [
+        f"/* {program.architecture}, {_unit(program)}: this network's own. Written by `scnn export`. */",
+        "#ifndef SCNN_MODEL_H\n#define SCNN_MODEL_H\n\n#include <stdint.h>",
+        "#if defined(__GNUC__)\n"
+        "#define SCNN_ALIGNED __attribute__((aligned(4)))\n#else\n#define SCNN_ALIGNED\n#endif",
+        "\n".join(f"#define SCNN_{name} {value}" for name, value in defines.items()),
+        f"#define SCNN_CLASS_NAMES {{{names}}}",
+        "/* What a spike does to the membrane at the next time step. */\n"
+        + "\n".join(f"#define SCNN_{name.upper()} {i}" for i, name in enumerate(_RESETS)),
+        _STRUCT,
+        "#ifdef SCNN_FRONTEND_TABLES",
+        *_front_end_tables(program, table),
+        "#endif",
+        "#ifdef SCNN_LAYER_TABLES",
+        *(_layer(program, index, table) for index in range(len(layers))),
+        "#endif",
+        "#endif\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def _front_end_tables(program: Program, table: Tables) -> list[str]:
+    front_end = program.front_end
+    return [
+        table("scnn_window", front_end.window, "int16"),
+        table("scnn_order", front_end.order, "uint16"),
+        table("scnn_twiddles", front_end.twiddles, "int32"),
+        table("scnn_logarithm", front_end.logarithm, "uint16"),
+        table("scnn_band_first", [first for first, _ in front_end.bands], "uint16"),
+        table("scnn_band_count", [len(weights) for _, weights in front_end.bands], "uint16"),
+        table("scnn_band_weights", np.concatenate([w for _, w in front_end.bands]), "uint16"),
+    ]
+
+
+def _layer(program: Program, index: int, table: Tables) -> str:
+    layer, name, notation = program.layers[index], f"scnn_{index + 1}", program.layers[index].notation
+    zero = np.zeros((1, 1, layer.shape[0]), dtype=np.int64)
+    fields = {
+        **dict(zip(("channels", "height", "width"), layer.before, strict=True)),
+        **dict(zip(("outputs", "out_height", "out_width"), layer.shape, strict=True)),
+        "kernel": notation.kernel,
+        "stride": notation.stride,
+        "padding": notation.padding,
+        "pool": notation.pool,
+        "pool_stride": notation.pool_stride or 1,
+        "bits": layer.bits,
+        "row_bytes": 0,
+        "fraction": layer.fraction,
+        "shift": -1 if layer.leak.shift is None else layer.leak.shift,
+        "factor": layer.leak.factor,
+        "reset": f"SCNN_{layer.reset.upper()}",
+        "lanes": int(index > 0 and layer.bits == 8 and layer.magnitude.max() <= LANES),
+    }
+    arrays = {"bias": (layer.bias, "int32")}
+    if index == 0:
+        flat = layer.weights.reshape(layer.shape[0], -1)
+        odd = flat.shape[1] % 2 if notation.kernel else 0  # the C reads what a kernel sees in pairs
+        arrays["weights16"] = np.pad(flat, [(0, 0), (0, odd)]), "int16"
+    else:
+        packed = packed_rows(weight_rows(program, index), layer.bits)
+        arrays["weights"] = packed, "uint8"
+        fields["row_bytes"] = packed.shape[1]
+    if layer.threshold is not None:
+        arrays["threshold"] = layer.threshold, "int32"
+        if index == 0:
+            arrays["quiet"] = quiet(layer, program.steps), "int32"
+        spikes, _ = reference.fire(layer, zero, program.steps)
+        background = np.sum([spikes[t, 0] << t for t in range(program.steps)], axis=0)
+    elif layer.multiplier is not None:
+        arrays["multiplier"] = layer.multiplier, "int32"
+        background = np.clip((layer.bias * layer.multiplier + 2**31) >> 32, 0, 255)
+    if notation.kernel:
+        arrays["background"] = background, "uint8"
+    values = [f".{field} = {value}" for field, value in fields.items()]
+    values += [f".{field} = {name}_{field}" for field in arrays]
+    tables = [table(f"{name}_{field}", *content) for field, content in arrays.items()]
+    lines = "".join(f"    {', '.join(values[i : i + 4])},\n" for i in range(0, len(values), 4))
+    return "\n".join(
+        [f"/* {layer.name} */", *tables, f"static const struct scnn_layer {name} = {{\n{lines}}};"]
+    )
+
+
+def quiet(layer: Layer, steps: int) -> np.ndarray:
+    """The largest sum, int64 [outputs], that makes no spike in any step if it stays the same."""
+    low, high = np.full(layer.shape[0], -(2**30)), np.full(layer.shape[0], 2**30)
+    while (high - low).max() > 1:
+        middle = (low + high) // 2
+        silent = reference.fire(layer, middle[None, None], steps)[0].sum(axis=(0, 1)) == 0
+        low, high = np.where(silent, middle, low), np.where(silent, high, middle)
+    return low
+
+
+def weight_rows(program: Program, index: int) -> np.ndarray:
+    """Weights of a layer behind the first in the C's order of inputs, (height, width, channels).
+
+    [inputs, outputs] of a layer of spikes, whose rows are added; [outputs, inputs] of one of values.
+    """
+    layer = program.layers[index]
+    shape = layer.weights.shape[1:] if layer.notation.kernel else layer.before
+    rows = layer.weights.reshape(-1, *shape).transpose(0, 2, 3, 1).reshape(len(layer.weights), -1)
+    return rows.T if program.spiking else rows
+
+
+def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of weights, int8 [R, n], in bytes: `bits` each, the first lowest, rows filled to whole words."""
+    per_word = 32 // bits
+    padded = np.pad(rows, [(0, 0), (0, -rows.shape[1] % per_word)]).astype(np.int64)
+    fields = (padded & (1 << bits) - 1).reshape(len(rows), -1, 8 // bits)
+    return (fields << bits * np.arange(8 // bits)).sum(axis=2).astype(np.uint8)
+
+
+def _layers(program: Program) -> dict[str, str]:
+    """A C function for each layer, by name."""
+    functions, before = {}, "scnn_even"
+    for index, layer in enumerate(program.layers):
+        name, to = f"&scnn_{index + 1}", ("scnn_odd", "scnn_even")[index % 2]
+        constant, size = int(index == 0), int(np.prod(layer.shape))
+        if layer.notation.kernel:
+            source = "first_convolution(" if constant else "convolution("
+            calls = [f"{source}{name}, {'' if constant else f'{before}.activity, '}{to}.activity);"]
+        else:
+            source = f"scnn_even.image, {_inputs(layer)}" if constant else f"{before}.activity"
+            calls = [f"{'multiply' if constant else 'connect'}({name}, {source});"]
+        if layer is program.layers[-1]:
+            calls.append(f"read_out({name}, {constant});")
+        else:
+            if not layer.notation.kernel:
+                calls.append(f"activate({name}, {constant}, {to}.activity);")
+            calls.append(f"scnn_trace({to}.activity, {size});")
+        body = "\n    ".join(calls)
+        functions[f"layer_{index + 1}"] = (
+            f"/* {layer.name} */\nSCNN_APART void layer_{index + 1}(void) {{\n    {body}\n}}"
+        )
+        before = to
+    return functions
+
+
+def _inputs(layer: Layer) -> int:
+    """Inputs of one output: rows of weights."""
+    return int(layer.weights[0].size)
+
+
+def _padded(layer: Layer) -> int:
+    """Outputs, filled to whole words of weights."""
+    per_word = 32 // layer.bits
+    return -(-layer.shape[0] // per_word) * per_word
+
+
+def _unit(program: Program) -> str:
+    bits = sorted({layer.bits for layer in program.layers[1:]} or {8})
+    what = f"{program.steps} time steps, read out by {program.readout}" if program.spiking else "ReLU"
+    return f"{what}, weights of {'/'.join(map(str, bits))} bits"
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in text)
+
+
+def _readme(program: Program, sizes: dict[str, int]) -> str:
+    f = program.front_end.features
+    groups = {"front end": 0} | {layer.name: 0 for layer in program.layers}
+    for name, size in sizes.items():
+        number = name.split("_")[1]
+        groups[program.layers[int(number) - 1].name if number.isdigit() else "front end"] += size
+    rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
+    return f"""# {program.architecture} in C
+
+{_unit(program)[0].upper() + _unit(program)[1:]}. It hears {program.front_end.sample_rate} samples a second as
+int16, makes a log-mel image of {f.bands} bands (frame {f.frame}, hop {f.hop}), and answers one of
+{len(program.classes)} classes, with whole numbers alone: no floating point, no malloc, no library. Python's
+`scnn.deploy.reference` gives the same bits.
+
+```bash
+cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c
+./scnn recording.wav
+```
+
+An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_recognise` (see `scnn.h`).
+`scnn_model.h` has all numbers of this network:
+
+| constants | bytes |
+|---|---|
+{rows}
+| sum | {sum(sizes.values()):,} |
+"""

@@ -1,0 +1,237 @@
+"""The C of a `Program` on its targets: compiled with Zig, run from Python, its instructions counted.
+
+- `Host`: a shared library for this machine, called through ctypes.
+- `CortexM`: code for a Cortex-M, run by Unicorn, which counts every instruction that a function executes.
+- `Wasm`: WebAssembly without a system, run by wasmtime; the same file runs in a browser.
+
+All three run the same sources with `harness.c`, which logs the image and every hidden layer, so that
+`verify` can compare all bits with `scnn.deploy.reference`. What is counted is instructions, never cycles.
+"""
+
+import bisect
+import ctypes
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scnn.deploy import reference
+from scnn.deploy.compiler import WARNINGS, bare_cortex_m, bare_wasm, compile_c, shared_library
+from scnn.deploy.emit import CORE, SOURCES, emit
+from scnn.deploy.quantize import Program
+
+SAMPLES = 65_536  # of the longest recording that the harness has room for
+_EXPORTS = ["harness_run", "scnn_samples", "scnn_log", "scnn_logged", "scnn_scores"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a target answered to one recording, and the log of its layers."""
+
+    answer: int
+    scores: list[int]
+    log: bytes
+
+
+class Target:
+    """A compiled program in `folder`; `run` gives its `Outcome` for samples, int16 [n]."""
+
+    def __init__(self, program: Program, folder: Path | str, flags: Sequence[str], name: str):
+        self.program, self.path = program, Path(folder) / name
+        emit(program, folder)
+        defines = [f"-DHARNESS_SAMPLES={SAMPLES}", f"-DHARNESS_LOG={len(_log(program))}", "-DSCNN_TRACE"]
+        sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in CORE)]
+        include = [f"-I{folder}"]
+        compile_c([*flags, *WARNINGS, *defines, *include, *sources, "-o", str(self.path)])
+
+    def run(self, pcm: np.ndarray) -> Outcome:
+        if len(pcm) > SAMPLES:
+            raise ValueError(f"pcm has {len(pcm)} samples: the harness has room for {SAMPLES}")
+        self._write(np.ascontiguousarray(pcm, dtype="<i2").tobytes())
+        answer = self._call(len(pcm))
+        classes = len(self.program.classes)
+        scores = struct.unpack(f"<{classes}i", self._read("scnn_scores", 4 * classes))
+        (logged,) = struct.unpack("<i", self._read("scnn_logged", 4))
+        return Outcome(answer, list(scores), self._read("scnn_log", logged))
+
+
+class Host(Target):
+    """On this machine. `flags` are more options for the compiler, such as sanitizers."""
+
+    def __init__(self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",)):
+        super().__init__(program, folder, [*flags, *shared_library()], "host.so")
+        self._library = ctypes.CDLL(str(self.path))
+
+    def _write(self, data: bytes) -> None:
+        ctypes.memmove(ctypes.addressof(ctypes.c_char.in_dll(self._library, "scnn_samples")), data, len(data))
+
+    def _read(self, name: str, size: int) -> bytes:
+        return ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(self._library, name)), size)
+
+    def _call(self, count: int) -> int:
+        return self._library.harness_run(count)
+
+
+class Wasm(Target):
+    """In WebAssembly, by wasmtime."""
+
+    def __init__(self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",)):
+        import wasmtime
+
+        super().__init__(program, folder, [*flags, *bare_wasm(_EXPORTS)], "harness.wasm")
+        self._store = wasmtime.Store()
+        module = wasmtime.Module.from_file(self._store.engine, str(self.path))
+        self._exports = wasmtime.Instance(self._store, module, []).exports(self._store)
+
+    def _address(self, name: str) -> int:
+        return self._exports[name].value(self._store)
+
+    def _write(self, data: bytes) -> None:
+        self._exports["memory"].write(self._store, data, self._address("scnn_samples"))
+
+    def _read(self, name: str, size: int) -> bytes:
+        start = self._address(name)
+        return bytes(self._exports["memory"].read(self._store, start, start + size))
+
+    def _call(self, count: int) -> int:
+        return self._exports["harness_run"](self._store, count)
+
+
+class CortexM(Target):
+    """On a Cortex-M, one of `compiler.CORES`, by Unicorn.
+
+    `counts` are the instructions of the last run, by function.
+    """
+
+    def __init__(
+        self, program: Program, folder: Path | str, core: str = "cortex_m4", flags: Sequence[str] = ("-O2",)
+    ):
+        bare = [*bare_cortex_m(core), "-Wl,--entry=harness_run"]
+        super().__init__(program, folder, [*flags, *bare], f"{core}.elf")
+        self._elf = Elf(self.path.read_bytes())
+        self._starts = sorted((address, name) for name, (address, _) in self._elf.functions.items())
+        self._blocks: dict[tuple[int, int], int] = {}
+        self._machine = self._load(core)
+        self.counts: dict[str, int] = {}
+
+    def _load(self, core: str):
+        from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
+        from unicorn import arm_const as arm
+
+        models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
+        machine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
+        machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
+        machine.mem_map(0, 1 << 22)
+        machine.mem_map(0x20000000, 1 << 22)
+        for address, data in self._elf.segments:
+            machine.mem_write(address, data)
+        machine.hook_add(UC_HOOK_BLOCK, self._count)
+        return machine
+
+    def _count(self, machine, address, size, user) -> None:
+        """A block of instructions without a branch inside is about to be executed."""
+        self._blocks[address, size] = self._blocks.get((address, size), 0) + 1
+
+    def _length(self, address: int, size: int) -> int:
+        """Instructions in `size` bytes of code: of Thumb, each of 2 bytes or of 4."""
+        halves = struct.unpack(f"<{size // 2}H", self._machine.mem_read(address, size))
+        count = at = 0
+        while at < len(halves):
+            at += 2 if halves[at] >> 11 >= 0b11101 else 1
+            count += 1
+        return count
+
+    def _write(self, data: bytes) -> None:
+        self._machine.mem_write(self._elf.objects["scnn_samples"][0], data)
+
+    def _read(self, name: str, size: int) -> bytes:
+        return bytes(self._machine.mem_read(self._elf.objects[name][0], size))
+
+    def _call(self, count: int) -> int:
+        from unicorn import arm_const as arm
+
+        self._blocks.clear()
+        machine, end = self._machine, 0x3FFFF0
+        machine.reg_write(arm.UC_ARM_REG_SP, 0x20000000 + (1 << 22))
+        machine.reg_write(arm.UC_ARM_REG_LR, end | 1)
+        machine.reg_write(arm.UC_ARM_REG_R0, count)
+        machine.emu_start(self._elf.functions["harness_run"][0] | 1, end)
+        self.counts = {}
+        for (address, size), times in self._blocks.items():
+            name = self._starts[bisect.bisect(self._starts, (address, "\U0010ffff")) - 1][1]
+            self.counts[name] = self.counts.get(name, 0) + times * self._length(address, size)
+        answer = machine.reg_read(arm.UC_ARM_REG_R0)
+        return answer - (1 << 32) if answer >> 31 else answer
+
+
+class Elf:
+    """What a 32-bit ELF file holds: `segments` to load; `functions` and `objects`, name: (address, bytes)."""
+
+    def __init__(self, data: bytes):
+        program, sections = struct.unpack_from("<II", data, 28)
+        size, count, each, number = struct.unpack_from("<HHHH", data, 42)
+        self.segments = []
+        for i in range(count):
+            kind, offset, address, _, length = struct.unpack_from("<5I", data, program + i * size)
+            if kind == 1 and length:
+                self.segments.append((address, data[offset : offset + length]))
+        headers = [struct.unpack_from("<10I", data, sections + i * each) for i in range(number)]
+        self.functions: dict[str, tuple[int, int]] = {}
+        self.objects: dict[str, tuple[int, int]] = {}
+        for header in headers:
+            if header[1] != 2:  # not a symbol table
+                continue
+            names = headers[header[6]][4]
+            for at in range(header[4], header[4] + header[5], 16):
+                name, value, length, info = struct.unpack_from("<IIIB", data, at)
+                text = data[names + name : data.index(b"\0", names + name)].decode()
+                if info & 15 == 2:
+                    self.functions[text] = value & ~1, length
+                elif info & 15 == 1:
+                    self.objects[text] = value, length
+
+
+def verify(target: Target, clips: Sequence[np.ndarray]) -> int:
+    """How many of the recordings, int16 [n] each, differ from the reference in any bit of any layer."""
+    wanted = reference.recognise(target.program, clips)
+    images = target.program.front_end.images(clips).astype("<i2")
+    different = 0
+    for index, pcm in enumerate(clips):
+        found = target.run(pcm)
+        log = images[index].tobytes() + b"".join(layer[index].tobytes() for layer in wanted.hidden)
+        same = found.log == log and found.scores == wanted.scores[index].tolist()
+        different += not (same and found.answer == wanted.answers[index])
+    return different
+
+
+def _log(program: Program) -> bytes:
+    f = program.front_end.features
+    return bytes(2 * f.height * f.width + sum(int(np.prod(layer.shape)) for layer in program.layers[:-1]))
+
+
+def instructions(target: CortexM, clips: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Instructions per recording, a row a function, over some recordings: their mean, least and most.
+
+    A conditional instruction that is skipped counts. The harness' own are left out.
+    """
+    counts = []
+    for pcm in clips:
+        target.run(pcm)
+        own = {name: n for name, n in target.counts.items() if name not in ("harness_run", "scnn_trace")}
+        counts.append(own)
+    table = pd.DataFrame(counts).fillna(0).T
+    table.loc["sum"] = table.sum()
+    return pd.DataFrame({"mean": table.mean(axis=1), "least": table.min(axis=1), "most": table.max(axis=1)})
+
+
+def sizes(target: CortexM) -> dict[str, int]:
+    """Bytes of a program on a Cortex-M: `code`, `constants` and `ram`, the harness' own left out."""
+    elf = target._elf
+    own = ("harness_run", "scnn_trace", "scnn_samples", "scnn_log", "scnn_logged")
+    code = sum(size for name, (_, size) in elf.functions.items() if name not in own)
+    objects = [(at, size) for name, (at, size) in elf.objects.items() if name not in own]
+    ram = sum(size for at, size in objects if at >= 0x20000000)
+    return {"code": code, "constants": sum(size for _, size in objects) - ram, "ram": ram}

@@ -1,0 +1,209 @@
+"""The C written from a program: the same bits as the reference on every target, and no way to crash it."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from scnn.__main__ import main
+from scnn.data import ESPEAK_FOLDER, load_corpus
+from scnn.deploy import compiler, convert, emit, load_program, measure, reference
+from scnn.deploy.frontend import FrontEnd
+from scnn.experiment import Experiment, run
+from scnn.features import Features, image
+from scnn.models import build
+from scnn.quantization import Recipe
+
+LOGMEL = Features(
+    kind="logmel", bands=16, height=18, width=24, frame=128, hop=256, trim_db=30, normalization="clip"
+)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    """Samples of a few packaged recordings: ordinary ones, a short, a long, a quiet and a loud one."""
+    some = [np.rint(waveform * 32768).astype(np.int16) for waveform in load_corpus("espeak").waveforms[::151]]
+    loud = np.random.default_rng(0).choice([-32768, 32767], 2000).astype(np.int16)
+    return [*some, some[0][2000:2050], np.concatenate(some), some[1] // 256, loud, np.ones(1, np.int16)]
+
+
+@pytest.fixture(scope="module")
+def network(home):
+    """The file of a small trained network."""
+    model = "4C3s2p1-P2-32FC-10FC"
+    record = run(Experiment(corpus="espeak", features=LOGMEL, model=model, num_steps=4, epochs=3))
+    return record.folder / "network.safetensors"
+
+
+def lively(notation: str, clips, spiking: bool = True, bits: int = 8, seed: int = 0, **options):
+    """A program of random weights, large enough that every layer has something to say."""
+    features = replace(LOGMEL, **options.pop("features", {}))
+    shape = (1, features.height, features.width)
+    network = build(notation, spiking=spiking, input_shape=shape, seed=seed, **options)
+    with torch.no_grad():
+        for module in network.weights[1:]:
+            module.weight *= 3
+            module.bias.abs_()
+    images = image(clips[0] / np.float32(32768), 8000, features).values
+    readout = "membrane" if seed % 2 else "spikes"
+    return convert(network, FrontEnd(features), bits=bits, calibration=images, readout=readout)
+
+
+RANDOM = {
+    "spiking": ("6C3s2p1-P2-9C3p1-12FC-10FC", {"num_steps": 4}),
+    "wide steps": ("5C5s2-7C3s2p2-P3s2-10FC", {"num_steps": 8, "beta": 0.83, "bits": 4, "seed": 1}),
+    "shallow": ("4FC", {"num_steps": 2, "beta": 1.0, "threshold": 0.3, "seed": 3}),
+    "image to units": ("30FC-20FC-10FC", {"num_steps": 3, "beta": 0.0, "bits": 2, "reset": "zero"}),
+    "no reset": ("3C2-P2-6FC", {"num_steps": 5, "reset": "none", "features": {"normalization": "band"}}),
+    "untrimmed": ("8C3s3p1-8FC", {"features": {"trim_db": None, "normalization": "none"}, "num_steps": 4}),
+    "many rows": ("24C3p1-33FC-10FC", {"num_steps": 4, "seed": 5}),
+    "relu": ("6C3s2p1-P2-9C3p1-12FC-10FC", {"spiking": False}),
+    "relu, 4 bits": ("5C3s2-7C3s2p1-P3s1-10FC", {"spiking": False, "bits": 4, "features": {"frame": 512}}),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_any_notation_gives_the_bits_of_the_reference(name, clips, tmp_path):
+    notation, options = RANDOM[name]
+    program = lively(notation, clips, **options)
+    found = reference.recognise(program, clips)
+    assert all(0 < layer.mean() for layer in found.hidden)
+    assert measure.verify(measure.Host(program, tmp_path), clips) == 0
+    target = measure.CortexM(program, tmp_path)
+    assert measure.verify(target, [clips[0], clips[-1]]) == 0
+
+
+def test_a_trained_network_is_the_same_on_every_target(network, clips, tmp_path):
+    program = load_program(network)
+    assert measure.verify(measure.Host(program, tmp_path), clips) == 0
+    assert measure.verify(measure.Wasm(program, tmp_path), clips) == 0
+    for core in compiler.CORES:
+        assert measure.verify(measure.CortexM(program, tmp_path, core), clips[:1]) == 0
+
+
+def test_a_bit_that_differs_is_found(clips, tmp_path):
+    program = lively("4C3s2p1-10FC", clips, num_steps=4)
+    target = measure.Host(program, tmp_path)
+    layer = program.layers[0]
+    target.program = replace(program, layers=(replace(layer, bias=layer.bias + 9999), *program.layers[1:]))
+    assert measure.verify(target, clips) > 0
+
+
+def test_instructions_are_counted_the_same_every_time(clips, tmp_path):
+    program = lively("4C3s2p1-10FC", clips, num_steps=4)
+    target = measure.CortexM(program, tmp_path)
+    first, again = (measure.instructions(target, clips[:3]) for _ in range(2))
+    assert first.equals(again)
+    assert {"transform", "layer_1", "layer_2", "sum"} <= set(first.index)
+    assert 10_000 < first.loc["sum", "mean"] < 2_000_000
+    sizes = measure.sizes(target)
+    assert sizes["constants"] > 0.9 * sum(emit.emit(program, tmp_path).values())
+    assert sizes["ram"] >= 2 * LOGMEL.height * LOGMEL.width
+
+
+def test_packed_weights_can_be_read_again():
+    rows = np.random.default_rng(0).integers(-1, 2, (5, 19)).astype(np.int8)
+    packed = emit.packed_rows(rows, 2)
+    assert packed.shape == (5, 8)
+    fields = packed[:, :, None] >> np.arange(0, 8, 2) & 3
+    assert (np.where(fields > 1, fields.astype(int) - 4, fields).reshape(5, -1)[:, :19] == rows).all()
+
+
+@pytest.fixture(scope="module")
+def recogniser(network, tmp_path_factory):
+    """The program for this machine, with every undefined behaviour a crash."""
+    folder = tmp_path_factory.mktemp("c")
+    assert main(["export", str(network), "--out", str(folder)]) == 0
+    binary = folder / "recogniser"
+    sources = [str(folder / name) for name in ("main.c", *emit.CORE)]
+    checks = ["-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"]
+    compiler.compile_c([*compiler.WARNINGS, *checks, *sources, "-o", str(binary)])
+    return binary
+
+
+def answer(binary, *names, stdin=b""):
+    return subprocess.run([binary, *map(str, names)], input=stdin, capture_output=True, timeout=60)
+
+
+def test_the_recogniser_answers_wav_files_and_raw_samples(recogniser, network, tmp_path):
+    program = load_program(network)
+    for name in ("3_en-gb-x-rp-f5_1", "7_en-us-f2_4"):
+        samples, rate = soundfile.read(ESPEAK_FOLDER / f"{name}.flac", dtype="int16")
+        soundfile.write(tmp_path / "clip.wav", samples, rate)
+        wanted = reference.recognise(program, [samples])
+        for done in (
+            answer(recogniser, tmp_path / "clip.wav"),
+            answer(recogniser, "-", stdin=samples.tobytes()),
+        ):
+            _, digit, _, *scores = done.stdout.decode().split()
+            assert done.returncode == 0
+            assert digit == program.classes[wanted.answers[0]]
+            assert [int(score.split(":")[1]) for score in scores] == wanted.scores[0].tolist()
+
+
+def test_the_recogniser_says_what_is_wrong_with_a_file(recogniser, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(800, np.int16), 8000)
+    soundfile.write(tmp_path / "fast.wav", np.ones(800, np.int16), 16000)
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "silent.wav").read_bytes()[:30])
+    names = [tmp_path / f"{name}.wav" for name in ("silent", "fast", "text", "cut", "none")]
+    done = answer(recogniser, *names)
+    words = ("silent", "sample rate", "not a WAV file", "damaged", "cannot be opened")
+    assert done.returncode == 1 and not done.stdout
+    for line, name, word in zip(done.stderr.decode().splitlines(), names, words, strict=True):
+        assert line.startswith(str(name)) and word in line
+
+
+def test_no_file_crashes_the_recogniser(recogniser, tmp_path):
+    soundfile.write(tmp_path / "good.wav", np.arange(-500, 500, dtype=np.int16) * 60, 8000)
+    good, random = (tmp_path / "good.wav").read_bytes(), np.random.default_rng(0)
+    names = []
+    for number in range(150):
+        data = bytearray(good[: random.integers(8, len(good)) if number % 2 else len(good)])
+        for _ in range(random.integers(1, 6)):
+            data[random.integers(0, min(len(data), 60 if number % 3 else len(data)))] = random.integers(256)
+        names.append(tmp_path / f"{number}.wav")
+        names[-1].write_bytes(data)
+    done = answer(recogniser, *names)
+    assert done.returncode in (0, 1)
+    assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) == len(names)
+
+
+def test_the_page_has_what_it_needs(network, tmp_path, clips):
+    """The calls that scnn.mjs makes, made from Python."""
+    import wasmtime
+
+    assert main(["export", str(network), "--to", "wasm", "--out", str(tmp_path)]) == 0
+    assert "recognise(samples)" in (tmp_path / "scnn.mjs").read_text()
+    store = wasmtime.Store()
+    module = wasmtime.Module.from_file(store.engine, str(tmp_path / "scnn.wasm"))
+    c = wasmtime.Instance(store, module, []).exports(store)
+    program = load_program(network)
+    assert c["scnn_rate"](store) == 8000 and c["scnn_classes"](store) == 10
+    wanted = reference.recognise(program, clips[:2])
+    for index, pcm in enumerate(clips[:2]):
+        c["memory"].write(store, pcm.tobytes(), c["scnn_input"](store))
+        assert c["scnn_answer"](store, len(pcm)) == wanted.answers[index]
+        start = c["scnn_answers"](store)
+        scores = np.frombuffer(bytes(c["memory"].read(store, start, start + 40)), np.int32)
+        assert (scores == wanted.scores[index]).all()
+    assert c["scnn_answer"](store, c["scnn_most_samples"](store) + 1) == -1
+
+
+def test_export_refuses_what_has_no_integer_form(capsys, network, tmp_path):
+    assert main(["export", str(network), "--out", str(tmp_path), "--bits", "3"]) == 1
+    assert "bits must be one of 8, 4, 2" in capsys.readouterr().err
+
+
+def test_a_trained_recipe_keeps_its_own_weights():
+    network = build("4C3s2p1-10FC", num_steps=4, input_shape=(1, 18, 24))
+    trained = type(network)(
+        network.architecture, 4, network.neuron, network.input_shape, True, Recipe(weight_bits=4)
+    )
+    program = convert(trained, FrontEnd(LOGMEL))
+    assert [layer.bits for layer in program.layers] == [4, 4]
+    assert json.loads(program.proof()["bits"].to_json(orient="values")) == [4, 4]
