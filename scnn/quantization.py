@@ -36,7 +36,7 @@ class Recipe:
     round_output: bool = False  # the output units' membranes, too: their sums are the answer and the loss
 
     def __post_init__(self):
-        if isinstance(self.weight_bits, bool) or self.weight_bits not in (0, *range(2, 9)):
+        if type(self.weight_bits) is not int or self.weight_bits not in (0, *range(2, 9)):
             raise ValueError(f"weight_bits must be 0 or a whole number in 2..8, not {self.weight_bits!r}")
         for name in ("per_channel", "bias", "round_output"):
             if not isinstance(getattr(self, name), bool):

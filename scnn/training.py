@@ -319,7 +319,7 @@ def check_about(about: dict[str, Any], network: Network) -> None:
         raise ValueError(f"about must be a dictionary, not {about!r}")
     if "classes" in about:
         classes, outputs = about["classes"], network.layers[-1].units
-        if not isinstance(classes, list | tuple) or len(set(map(str, classes))) != outputs != len(classes):
+        if not isinstance(classes, list | tuple) or {len(set(map(str, classes))), len(classes)} != {outputs}:
             raise ValueError(f"classes must be {outputs} different names, not {classes!r}")
         for name in classes:
             if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not _printable(name):
@@ -396,7 +396,7 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
         belongs = all(about[name] == value for name, value in own.items())
         whole("epochs of its history", len(history), 1, training.epochs)
         for number, row in enumerate(history, 1):
-            if row["epoch"] != number or row.keys() < {*_COLUMNS}:
+            if row["epoch"] != number or not row.keys() >= {*_COLUMNS}:
                 raise ValueError(f"row {number} of its history is not one of a training")
             for name, value in row.items():
                 finite(name, value)

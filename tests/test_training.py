@@ -201,7 +201,7 @@ def test_cosine_schedule_is_trained_with(uninterrupted):
         ({"learning_rate": 0}, "learning_rate must be a positive number, not 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a positive number, not nan"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a positive number, not '1e-3'"),  # YAML's
-        ({"schedule": "step"}, "schedule must be one of constant, cosine, not 'step'"),
+        ({"schedule": "step"}, "schedule must be one of constant, cosine, onecycle, not 'step'"),
         ({"learning_rate": True}, "learning_rate must be a positive number, not True"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"seed": 2**64}, "seed must be at most 9223372036854775807, not 18446744073709551616"),
@@ -538,7 +538,7 @@ def beside(**entries):
         (lambda _, tensors: tensors.update(more=torch.zeros(1)), "its weights do not fit"),
         (
             lambda _, tensors: tensors.update({"weights.2.bias": torch.zeros(10, dtype=torch.float16)}),
-            "float16",
+            "F16",
         ),
         (lambda _, tensors: tensors["weights.2.bias"].fill_(math.nan), "weights that are not finite numbers"),
         (lambda _, tensors: tensors["weights.2.bias"].fill_(math.inf), "weights that are not finite numbers"),
