@@ -16,6 +16,7 @@ import torch
 
 from scnn import __version__
 from scnn._terminal import plain, until_closed
+from scnn.augment import Augmentation
 from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image, normalize
@@ -43,8 +44,19 @@ _HELP = {
     "epochs": "passes over the training recordings",
     "batch_size": "recordings per step",
     "learning_rate": "Adam's step size",
-    "schedule": "of the learning rate: constant or cosine",
+    "schedule": "of the learning rate: constant, cosine or onecycle",
     "seed": "of the split, the initial weights and the order of the recordings",
+    "spiking": "yes, or no for the ReLU network of the same notation; by default as the model's name says",
+    "batch_norm": "normalise while training; the network that is kept has it folded in",
+    "weight_decay": "AdamW's",
+    "dropout": "share of the last layer's inputs that are blanked in training",
+    "voices": "a corpus to train on besides, such as voices",
+    "augmentation": "change the training recordings: other voices, rooms and microphones",
+    "teacher": "notation of a ReLU network that is trained first, and whose answers are learnt",
+    "others": "a corpus of other words, for which no class should be likely, such as voices-words",
+    "from_twin": "start from the ReLU network of the same notation, which is trained first",
+    "tune_epochs": "passes of a training that starts from other weights; 0: as many as epochs",
+    "readout": "how the answer is read: spikes or membrane",
     "kind": "mfcc, logmel or energy",
     "bands": "coefficients, mel bands or filters",
     "hop": "samples between frames",
@@ -52,7 +64,12 @@ _HELP = {
     "trim_db": "cut silence this many dB below the loudest frame off both ends; none keeps all",
     "height": "rows of the image",
     "width": "columns of the image",
-    "normalization": "none, clip, band or train",
+    "normalization": "none, clip, band, peak or train",
+    "preemphasis": "share of the sample before that is subtracted",
+    "trim_frame": "samples of the frames that decide on the trimming",
+    "crop": "frames that a long recording keeps: middle or loudest",
+    "range_db": "dB below the loudest that peak shows",
+    "equalize": "share of the bands' mean levels that is taken out before peak",
 }
 
 
@@ -96,8 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         for field in dataclasses.fields(kind):
             if field.name != "features":
                 option = f"--{field.name.replace('_', '-')}"
-                if field.type is bool:
-                    group.add_argument(option, action="store_true", default=None, help=_HELP[field.name])
+                if field.type is bool or field.name == "augmentation":
+                    const = Augmentation() if field.name == "augmentation" else True
+                    group.add_argument(option, action="store_const", const=const, help=_HELP[field.name])
                     continue
                 text = _HELP[field.name] + ("" if field.default is None else f" (default: {field.default})")
                 group.add_argument(option, type=_reader(field), metavar=_metavar(field), help=text)
@@ -159,9 +177,17 @@ def _metavar(field: dataclasses.Field) -> str:
 
 
 def _reader(field: dataclasses.Field):
+    if field.name == "spiking":
+        return _yes_or_no
     if field.name == "trim_db":
         return lambda text: None if text.lower() == "none" else float(text)
     return int if field.name == "frame" else field.type
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r}: valid are yes and no")
+    return text == "yes"
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -290,7 +316,7 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
     if not output.membrane.isfinite().all():
         raise ValueError("the network's answer is not a finite number")
     counts = scores(output)[0]
-    best = int(counts.argmax())
+    best = int(scores(output, about["experiment"].get("readout", "spikes"))[0].argmax())
     confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
     spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
     return {"digit": made.classes[best], "confidence": round(confidence, 4), "spikes": spikes}

@@ -128,7 +128,7 @@ def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):
         (["--model", "6X3-10FC"], "'6X3'"),
         (["--corpus", "nowhere"], "nowhere"),
         (["--split", "speaker:nobody"], "nobody"),
-        (["--normalization", "all"], "none, clip, band, train"),
+        (["--normalization", "all"], "none, clip, band, peak, train"),
         (["--model", "8FC-9FC"], "9FC, but there are 10 classes"),
     ],
 )
