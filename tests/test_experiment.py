@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from scnn import experiment as module
 from scnn import quantization
+from scnn.augment import Augmentation
 from scnn.data import load_corpus
 from scnn.experiment import Experiment, load_data, run, run_all, table
 from scnn.features import Features, extract, normalize
@@ -96,11 +97,30 @@ OTHER = {
 }
 
 
+# Fields that count with others alone, each beside what it needs.
+MORE = [
+    {"spiking": False},
+    {"weight_decay": 0.01},
+    {"dropout": 0.1},
+    {"voices": "espeak"},
+    {"augmentation": Augmentation(copies=1)},
+    {"augmentation": Augmentation(copies=1), "others": "espeak"},
+    {"teacher": "8C3-10FC"},
+    {"readout": "membrane"},
+    {"precision": "fp32", "batch_norm": True},
+    {"precision": "fp32", "batch_norm": True, "from_twin": True},
+    {"precision": "fp32", "batch_norm": True, "from_twin": True, "tune_epochs": 2},
+]
+
+
 def test_every_field_changes_the_digest():
-    assert OTHER.keys() == {each.name for each in dataclasses.fields(Experiment)}
+    assert OTHER.keys() | {name for more in MORE for name in more} == {
+        each.name for each in dataclasses.fields(Experiment)
+    }
     base = {"corpus": "espeak", "precision": "int8-paper"}
     digests = [Experiment(**base).digest]
     digests += [Experiment(**(base | {name: value})).digest for name, value in OTHER.items()]
+    digests += [Experiment(**(base | more)).digest for more in MORE]
     assert len(set(digests)) == len(digests)
     assert Experiment(**base).digest == digests[0]
 
@@ -148,7 +168,7 @@ def test_json_says_everything():
         ({"precision": "int8", "threshold": 0}, "threshold must be above 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"schedule": "linear"}, "schedule must be one of constant, cosine, not 'linear'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, cosine, onecycle, not 'linear'"),
         ({"seed": 1.5}, "seed must be a whole number of at least 0, not 1.5"),
         ({"seed": 2**63}, "seed must be at most 9223372036854775807, not 9223372036854775808"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
@@ -170,7 +190,7 @@ def test_unknown_parameter_is_named():
     ("wrong", "message"),
     [
         ({"corpus": "digits"}, "digits: no such corpus or folder; valid are fsdd, fsdd-1.0.8, espeak"),
-        ({"split": "half"}, "kind='half': valid are 'random', 'official' and 'speaker:NAME'"),
+        ({"split": "half"}, "kind='half': valid are 'random', 'official', 'fold:K' and 'speaker:NAME'"),
         ({"test": 1.5}, "test=1.5 and validation=0.0 must be shares"),
         ({"model": "9FC"}, "model '9FC' ends with 9FC, but there are 3 classes; write 3FC"),
     ],
