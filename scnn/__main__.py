@@ -249,7 +249,7 @@ def _export(options: argparse.Namespace) -> int:
     program = load_program(options.network, bits=options.bits, readout=options.readout)
     write = compiler.export_c if options.to == "c" else compiler.export_wasm
     for path in write(program, options.out):
-        print(f"{path}  {path.stat().st_size:,} bytes")
+        print(plain(f"{path}  {path.stat().st_size:,} bytes"))
     return 0
 
 
@@ -268,7 +268,7 @@ def _listen(options: argparse.Namespace) -> int:
                 print(json.dumps(found), flush=True)
             else:
                 confidence = f"confidence {found['confidence']:.2f}"
-                print(f"{found['start']:7.2f} s  {found['digit']}  {confidence}", flush=True)
+                print(plain(f"{found['start']:7.2f} s  {found['digit']}  {confidence}"), flush=True)
 
     try:
         if options.file is not None:
@@ -285,7 +285,7 @@ def _listen(options: argparse.Namespace) -> int:
         pass
     answer(gate.flush())
     if options.file is not None and not words:
-        print(f"scnn: {options.file}: no word is louder than its background", file=sys.stderr)
+        print(plain(f"scnn: {options.file}: no word is louder than its background"), file=sys.stderr)
     return 0
 
 
