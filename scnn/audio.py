@@ -84,7 +84,7 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
         raise ValueError(f"max_seconds={max_seconds}: must be above 0")
     file = os.fspath(path)
     if not os.path.isfile(file):
-        raise FileNotFoundError(f"{printable(file)}: no such file")
+        raise FileNotFoundError(f"{printable(file)}: no such file, or not a regular one")
     try:
         samples, rate = _decode(file, max_seconds)
         samples = _resampled(samples, rate, sample_rate)

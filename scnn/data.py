@@ -47,7 +47,7 @@ _SOURCES = {
     "voices-words": f"Words and syllables that are no digits from eSpeak NG, {len(voices.VOICES)} voices, "
     "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
 }
-_TOLD: set[tuple[str, tuple[str, ...]]] = set()  # what was left out of which folder, as it was told
+_TOLD: set[str] = set()  # of the folders that were read
 _RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
 _INSTEAD = (
     "Check the network and try again; or get the archive by other means, unpack it and set the environment "
@@ -370,12 +370,14 @@ def _folder(name: str | Path) -> Path:
 
 
 def _scan(folder: Path) -> Found:
-    """What the folder holds; what is left out of it is told once."""
+    """What the folder holds. What may surprise of how it was read, and what is left out, are told once."""
     found = scan(folder)
-    told = str(found.folder.resolve()), found.left_out
-    if found.left_out and told not in _TOLD:
-        _TOLD.add(told)
-        warnings.warn(f"{printable(folder)}: left out {listed(found.left_out)}", stacklevel=3)
+    left = f"left out {listed(found.left_out)}" if found.left_out else ""
+    for told in filter(None, (found.note, left)):
+        message = f"{printable(folder)}: {told}"
+        if message not in _TOLD:
+            _TOLD.add(message)
+            warnings.warn(message, stacklevel=3)
     return found
 
 

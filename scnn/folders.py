@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scnn.audio import ENDINGS
-from scnn.text import printable
+from scnn.text import listed, printable
 
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}  # as Speech Commands names them
 OFFICIAL_TAKES = 5  # takes 0 to 4 are FSDD's own test split
@@ -31,7 +31,7 @@ _FOLDS = (
 )
 _AUDIOMNIST = (
     "AudioMNIST (S. Becker et al., arXiv:1807.03418, MIT licence): the ten digits by 60 speakers, with "
-    "the five folds of speakers that were published with it."
+    "the five folds of speakers that were published with it"
 )
 
 
@@ -47,24 +47,29 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The clips of `folder`, its index sets by name, what is left out of it and why, and what it is."""
+    """The clips of `folder`, its index sets by name, what is left out of it and why, and what it is.
+
+    note: what else whoever uses it has to know.
+    """
 
     folder: Path
     clips: list[Clip]
     lists: dict[str, np.ndarray]
     left_out: tuple[str, ...]
     source: str
+    note: str = ""
 
 
 def scan(folder: Path) -> Found:
     """The clips and lists of a folder of recordings, in one of three layouts.
 
     - class folders: a sub-folder of recordings per class, the speaker being what stands before `_nohash_`;
-      `validation_list.txt` and `testing_list.txt` become lists;
     - speaker folders: a sub-folder per speaker in which every recording is named {class}_{speaker}_{take}, as
-      AudioMNIST's (its clone, or the `data` in it); list files become lists here, too, and AudioMNIST's own
-      folds become "fold:1" to "fold:5", of which the first one is also "test" and "validation";
+      AudioMNIST's (its clone, or the `data` in it), whose own folds become "fold:1" to "fold:5", of which the
+      first one is also "test" and "validation";
     - recordings named {class}_{speaker}_{take} and no sub-folder, as FSDD's: takes 0 to 4 become "test".
+
+    `validation_list.txt` and `testing_list.txt` in it become "validation" and "test" instead.
 
     Raises ValueError for a folder with fewer than two classes, a class folder without a recording, recordings
     both in folders and beside them or with other names, and for a list that cannot be read, names no
@@ -87,32 +92,40 @@ def scan(folder: Path) -> Found:
             f"{printable(folder)}: holds folders of recordings and also loose recordings, such as "
             f"{printable(loose[0].name)}"
         )
-    source = f"Recordings in the folder {printable(folder.resolve().name)}"
+    by_class = not loose and not _are_speakers(inside)
     empty = [label for label, paths in inside.items() if not paths]
+    note, usual = "", {}
+    source = f"Recordings in the folder {printable(folder.resolve().name)}"
     if loose:
         clips = parse_names(loose)
         first = [index for index, clip in enumerate(clips) if clip.take < OFFICIAL_TAKES]
-        lists, source = {"test": np.array(first, dtype=np.int64)}, f"{source}."
-    elif _are_speakers(inside):
+        usual = {"test": np.array(first, dtype=np.int64)}
+    elif not by_class:
         clips = parse_names(path for paths in inside.values() for path in paths)
-        lists = _read_lists(folder, clips, left) or _folds(clips)
-        source = _AUDIOMNIST if "fold:1" in lists else f"{source}, a sub-folder per speaker."
+        usual = _folds(clips)
+        source = _AUDIOMNIST if usual else f"{source}, a sub-folder per speaker"
+        if not usual:
+            note = (
+                "as all its recordings are named {class}_{speaker}_{take}, its sub-folders are "
+                f"taken for speakers; classes are {listed(sorted({clip.label for clip in clips}))}"
+            )
     else:
         clips = sorted(
             _parse_command(path, label, number)
             for label, paths in inside.items()
             for number, path in enumerate(paths)
         )
-        _check_classes(folder, clips, inside)
-        if empty:
-            raise ValueError(
-                f"{printable(folder / empty[0])}: a class folder without a recording; it needs files of the "
-                f"endings {' '.join(sorted(ENDINGS))}, or a name that begins with _ to be left out"
-            )
-        lists, source = _read_lists(folder, clips, left), f"{source}, a sub-folder per class."
-    _check_classes(folder, clips, inside)
+        source += ", a sub-folder per class"
+    _check_classes(folder, clips, inside, left)
+    if empty and by_class:
+        held = [entry for entry in left if entry.startswith(f"{printable(empty[0])}/")]
+        raise ValueError(
+            f"{printable(folder / empty[0])}: a class folder without a recording (such as .wav, .flac, .ogg, "
+            f".mp3); let its name begin with _ to leave it out. It holds {listed(held)}"
+        )
+    lists = _read_lists(folder, clips, left, depth=1 if loose else 2) or usual
     left += [f"{printable(label)}/ (holds no recording)" for label in empty]
-    return Found(folder, clips, lists, tuple(left), source)
+    return Found(folder, clips, lists, tuple(left), f"{source}.", note)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -132,22 +145,20 @@ def _sort_in(path: Path, within: str, recordings: list[Path], left: list[str]) -
 
 
 def _are_speakers(inside: dict[str, list[Path]]) -> bool:
-    """Whether every recording is named {class}_{speaker}_{take} in a folder of that speaker."""
-    named = [
-        (parts := _CLIP.fullmatch(path.stem)) is not None and parts[2] == speaker
-        for speaker, paths in inside.items()
-        for path in paths
-    ]
-    return bool(named) and all(named)
+    """Whether all recordings are named {class}_{speaker}_{take} in their speaker's folder, of two classes."""
+    named = [(speaker, _CLIP.fullmatch(path.stem)) for speaker, paths in inside.items() for path in paths]
+    if not all(parts is not None and parts[2] == speaker for speaker, parts in named):
+        return False
+    return len({parts[1] for _, parts in named}) > 1
 
 
-def _check_classes(folder: Path, clips: list[Clip], inside: dict[str, list[Path]]) -> None:
+def _check_classes(folder: Path, clips: list[Clip], inside: dict[str, list[Path]], left: list[str]) -> None:
     if len({clip.label for clip in clips}) < 2:
         found = ", ".join(f"{printable(label)}/ ({len(paths)})" for label, paths in list(inside.items())[:20])
         raise ValueError(
             f"{printable(folder)}: a corpus needs recordings (such as .wav, .flac, .ogg, .mp3) of two "
             f"classes or more, in a sub-folder each; found {0 if any(inside.values()) else len(clips)} loose "
-            f"recordings, and in sub-folders: {found or 'none'}"
+            f"recordings, and in sub-folders: {found or 'none'}; left out {listed(left)}"
         )
 
 
@@ -172,15 +183,18 @@ def _parse_command(path: Path, label: str, number: int) -> Clip:
     return Clip(printable(label), printable(speaker), take, printable(f"{label}/{path.stem}"), path)
 
 
-def _read_lists(folder: Path, clips: list[Clip], left: list[str]) -> dict[str, np.ndarray]:
-    """Index sets of the list files; entries that name none of the clips are counted in `left`."""
-    index = {f"{clip.path.parent.name}/{clip.path.name}": position for position, clip in enumerate(clips)}
+def _read_lists(folder: Path, clips: list[Clip], left: list[str], depth: int) -> dict[str, np.ndarray]:
+    """Index sets of the list files; entries that name none of the clips are counted in `left`.
+
+    A clip is known by the last `depth` parts of its path, whatever an entry puts before them.
+    """
+    index = {clip.path.parts[-depth:]: position for position, clip in enumerate(clips)}
     lists = {}
     for name, file in LISTS.items():
         if not (folder / file).is_file():
             continue
         entries = _entries(folder / file)
-        found = [index.get(_last_two(entry)) for entry in entries]
+        found = [index.get(PurePosixPath(entry.replace("\\", "/")).parts[-depth:]) for entry in entries]
         lists[name] = np.array(sorted({position for position in found if position is not None}), np.int64)
         unknown = [entry for entry, position in zip(entries, found, strict=True) if position is None]
         count = f"{len(unknown)} of its {len(entries)} entries name no recording here"
@@ -189,16 +203,14 @@ def _read_lists(folder: Path, clips: list[Clip], left: list[str]) -> dict[str, n
         if not len(lists[name]):
             raise ValueError(
                 f"{printable(folder / file)}: {count}; an entry is a line such as "
-                f"{printable(next(iter(index), 'class/file.wav'))}"
+                f"{printable('/'.join(next(iter(index))))}"
             )
         if unknown:
             left.append(f"{file} ({count})")
     twice = np.intersect1d(*lists.values()) if len(lists) == 2 else []
     if len(twice):
-        raise ValueError(
-            f"{printable(folder)}: {clips[twice[0]].name} is in both "
-            f"{' and '.join(LISTS.values())}, as are {len(twice) - 1} more"
-        )
+        names = [clips[index].name for index in twice]
+        raise ValueError(f"{printable(folder)}: in both {' and '.join(LISTS.values())} are {listed(names)}")
     return lists
 
 
@@ -210,11 +222,6 @@ def _entries(file: Path) -> list[str]:
     if "\0" in text:
         raise ValueError(f"{printable(file)}: not UTF-8, as UTF-16 has it; save it as UTF-8")
     return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-
-
-def _last_two(entry: str) -> str:
-    """The folder and file that an entry names, whatever it puts before them."""
-    return "/".join(PurePosixPath(entry.replace("\\", "/")).parts[-2:])
 
 
 def _folds(clips: list[Clip]) -> dict[str, np.ndarray]:
