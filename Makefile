@@ -12,7 +12,7 @@ unexport JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book paper site test lint bench edge clean
+.PHONY: help setup book paper site test lint bench edge faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(READY)  ## time the package against plain snnTorch, and write _build/be
 
 edge: $(READY)  ## check a network's C on all targets, bit by bit, and write _build/edge.json
 	$(PY) -m scnn.deploy $(if $(CORPUS),--corpus "$(CORPUS)")
+
+faults: $(READY)  ## kill, fill and alter what can be, and write _build/faults.json (15 minutes)
+	$(PY) -m benchmarks.faults
 
 clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
 	rm -rf _build .pytest_cache .ruff_cache *.egg-info

@@ -470,6 +470,7 @@ def _cached(corpus: Corpus, features: Features, varied: Varied | None) -> Images
                 return _load(path, len(corpus), features)
             images = _images(corpus, features, varied)
             save_tensors(path, _FILE, {}, {"values": images.values, "window": images.window})
+            sweep(path.parent, path.name, seconds=0)  # of writers that were killed: they had the lock
             sweep(path.parent)
     except OSError as error:
         warnings.warn(f"{error}. These features are not kept, and computed again each time", stacklevel=3)

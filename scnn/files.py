@@ -133,10 +133,9 @@ def save_tensors(path: Path, form: str, about: Any, tensors: dict[str, torch.Ten
     Its header is plain text, and holds a checksum of all that the file says. Equal contents give equal files.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = json.loads(canonical(about))
     header = {"format": form, "about": about, "checksum": _checksum(form, about, tensors)}
-    # One entry: safetensors writes several in random order.
-    content = save(tensors, {"scnn": canonical(header)})
+    # One entry, as safetensors writes several in random order; within it the order is kept.
+    content = save(tensors, {"scnn": json.dumps(header, allow_nan=False)})
     with atomic_write(path) as file:
         file.write_bytes(content)
 

@@ -537,6 +537,70 @@ def test_killed_run_goes_on_to_the_same_record(tiny, own_home, monkeypatch):
     assert same_weights(record, expected) and record.metrics == expected.metrics
     columns = [name for name in expected.history if name != "seconds"]
     assert record.history[columns].equals(expected.history[columns])
+    assert list(record.history) == list(expected.history)
+
+
+def test_a_finished_record_is_read_from_a_home_that_cannot_be_written(tiny, monkeypatch, no_training):
+    expected = run(tiny)
+
+    def refuse(path):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module, "locked", refuse)
+    no_training()
+    assert run(tiny) == expected and same_weights(run(tiny), expected)
+
+
+def test_a_home_whose_name_is_not_utf8(tiny, tmp_path, monkeypatch, no_training):
+    monkeypatch.setenv("SCNN_HOME", str(tmp_path / os.fsdecode(b"caf\xe9")))
+    record = run(dataclasses.replace(tiny, epochs=1))
+    no_training()
+    assert run(dataclasses.replace(tiny, epochs=1)) == record and record.network().num_parameters
+
+
+def test_what_is_no_folder_in_the_place_of_a_record_is_replaced(tiny, own_home):
+    (own_home / "runs").mkdir(parents=True)
+    (own_home / "runs" / tiny.digest).write_text("no record")
+    (own_home / "runs" / f"{tiny.digest}.unfinished").write_text("no state")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert len(run(tiny).history) == 3
+
+
+PARENT = """
+import time
+from scnn.experiment import Experiment, run_all
+
+if __name__ == "__main__":
+    run_all([Experiment(corpus="espeak", epochs=1000, seed=seed) for seed in range(2)], workers=2)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the workers in /proc")
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path, own_home, kind):
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = os.environ | {"SCNN_TEST": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], env=environment)
+
+    def alive() -> int:
+        count = 0
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                running = folder.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "Z"
+                count += running and str(tmp_path).encode() in folder.joinpath("environ").read_bytes()
+            except OSError:
+                pass
+        return count
+
+    end = time.monotonic() + 120
+    while not list(own_home.glob("runs/*.unfinished")) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert alive() >= 3
+    process.send_signal(kind)
+    process.wait(30)
+    while alive() and time.monotonic() < end + 60:
+        time.sleep(0.1)
+    assert alive() == 0
 
 
 def test_several_at_once_come_back_in_order(tiny, no_training):

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from scipy.signal import sosfilt
 
+from scnn import features
 from scnn.data import Corpus, load_corpus
 from scnn.features import (
     Features,
@@ -287,6 +289,35 @@ def test_damaged_cache_is_computed_again(chirps, own_cache, damage):
     assert {file.suffix for file in own_cache.iterdir()} == {".safetensors", ".lock"}
 
 
+def test_cache_that_cannot_be_written_is_told_of_and_done_without(chirps, own_cache, monkeypatch):
+    expected = extract(chirps, Features(), cache=False)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scnn.files.os.fsync", full)
+    with pytest.warns(
+        UserWarning, match=r"could not be .*No space left.*These features are not kept"
+    ):
+        images = extract(chirps, Features())
+    assert torch.equal(images.values, expected.values)
+    assert not list(own_cache.glob("*.safetensors")) and not list(own_cache.glob(".*"))
+
+
+def test_of_many_that_want_the_same_images_one_computes_them(chirps, own_cache, monkeypatch):
+    computed, compute = [], features._compute
+    monkeypatch.setattr(features, "_compute", lambda *a: computed.append(None) or compute(*a))
+    with ThreadPoolExecutor(24) as pool:
+        images = list(pool.map(lambda _: extract(chirps, Features()), range(24)))
+    assert len(computed) == 1
+    assert all(torch.equal(one.values, images[0].values) for one in images)
+
+
+def test_more_frames_than_memory_holds_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"^waveform: 100000 samples with hop=1 and frame=2048 are too many"):
+        image(np.ones(100_000), RATE, Features(hop=1))
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -300,6 +331,9 @@ def test_damaged_cache_is_computed_again(chirps, own_cache, damage):
         ({"frame": -1}, "frame=-1: must be a whole number of at least 1"),
         ({"frame": 255}, "frame=255: must be even"),
         ({"width": 0}, "width=0: must be a whole number of at least 1"),
+        ({"height": 10**6}, "height=1000000: must be at most 1024"),
+        ({"frame": 2**30}, "frame=1073741824: must be at most 65536"),
+        ({"trim_db": True}, "trim_db=True: must be a number of dB above 0, or None"),
         ({"trim_db": 0}, "trim_db=0: must be a number of dB above 0, or None"),
         ({"trim_db": "ten"}, "trim_db='ten': must be a number of dB above 0, or None"),
     ],
