@@ -592,15 +592,19 @@ def test_workers_end_with_their_parent(tmp_path, own_home, kind):
                 pass
         return count
 
-    end = time.monotonic() + 120
-    while not list(own_home.glob("runs/*.unfinished")) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert alive() >= 3
-    process.send_signal(kind)
-    process.wait(30)
-    while alive() and time.monotonic() < end + 60:
-        time.sleep(0.1)
-    assert alive() == 0
+    def until(condition) -> None:
+        end = time.monotonic() + 180
+        while not condition():
+            assert time.monotonic() < end, "it did not come to that"
+            time.sleep(0.1)
+
+    try:
+        until(lambda: len(list(own_home.glob("runs/*.lock"))) == 2)  # both are at their trainings
+        assert alive() >= 3
+    finally:
+        process.send_signal(kind)
+        process.wait(30)
+    until(lambda: alive() == 0)
 
 
 def test_several_at_once_come_back_in_order(tiny, no_training):
