@@ -139,33 +139,44 @@ class Forged(Networks):
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.kept, self.tensors = load_tensors(self.path, training.FORMAT)
+        self.look()
 
     def case(self, draw: random.Random, number: int, judged: Judge) -> None:
         kept, tensors = copy.deepcopy(self.kept), dict(self.tensors)
         for _ in range(draw.randint(1, 2)):
-            # Any entry of the description, however deep.
-            inside = draw.choice([kept["network"], kept["network"]["neuron"], kept["about"], kept["about"]])
-            if draw.random() < 0.3:
-                inside = kept["about"].get("experiment") or kept["network"]
-                inside = inside.get("features", inside) if isinstance(inside, dict) else kept["network"]
-                inside.setdefault(draw.choice(("frame", "hop", "bands", "height", "width", "trim_db")), 1)
-            inside[draw.choice(list(inside))] = draw.choice(WRONG)
+            inside = draw.choice(_dictionaries(kept))
+            new = ("frame", "hop", "bands", "height", "width", "trim_db")
+            inside[draw.choice([*inside, *(new if inside.keys() & {"height"} else ())])] = draw.choice(WRONG)
         if draw.random() < 0.2:
             name = draw.choice(list(tensors))
             tensors[name] = draw.choice(
                 [torch.zeros(0), tensors[name] / 0, tensors[name] * 1e38, tensors[name][:1]]
             )
         save_tensors(self.path, training.FORMAT, kept, tensors)
-        judged("", self.look)
+        judged(str(self.path), self.look)
 
     def look(self) -> None:
         """As `scnn predict` uses it."""
         network, about = load_network(self.path)
+        if not {"experiment", "sample_rate"} <= about.keys():
+            return
         features, rate = Features(**about["experiment"]["features"]), about["sample_rate"]
         sound = 0.3 * np.sin(np.arange(3 * rate) / 3)
-        images = image(sound, rate, features)
+        try:
+            images = image(sound, rate, features)
+        except ValueError as error:  # of features that do not fit the recording
+            assert str(error).startswith("waveform: "), f"an error without a name: {error}"
+            return
         with torch.no_grad():
             network(images.values)
+
+
+def _dictionaries(content: object) -> list[dict]:
+    """All dictionaries of a description, however deep."""
+    if not isinstance(content, dict):
+        return []
+    inside = [each for value in content.values() for each in _dictionaries(value)]
+    return [each for each in (content, *inside) if each]
 
 
 class States:
