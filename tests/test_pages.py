@@ -1,5 +1,6 @@
 """Every page on a reader's own recordings: three words, named as Speech Commands names them."""
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,7 +63,13 @@ def pages(tmp_path_factory) -> dict[str, Future]:
         source, target = ROOT / "notebooks" / f"{name}.ipynb", root / f"{name}.ipynb"
         return execute_notebook(source, target, given, progress_bar=False)
 
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+    def own_core() -> None:
+        if cores:  # so that no page starts workers for a moment's training
+            os.sched_setaffinity(0, {cores.pop()})
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2, initializer=own_core) as pool:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
         yield {name: pool.submit(run, name) for name in FAST}
