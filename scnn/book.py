@@ -31,6 +31,7 @@ from scnn._terminal import until_closed
 from scnn.files import atomic_write
 
 STAND_IN = "espeak"
+_START = 600  # seconds for a kernel to start in, on a machine that does much else
 _ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
@@ -323,6 +324,7 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
                 job.source,
                 partial,
                 job.parameters,
+                start_timeout=_START,
                 progress_bar={"desc": line, "leave": False} if watched else False,
                 extra_arguments=[
                     "--log-level=ERROR"
@@ -333,6 +335,8 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
             failure = f"cell [{error.exec_count}] ({first_line}): {error.ename}: {error.evalue}"
         except DeadKernelError as error:
             failure = f"the kernel died: {error}"
+        except RuntimeError as error:  # of one that did not start
+            failure = f"no kernel: {error}"
         print(f"{line}: {'failed' if failure else 'ok'}, {time.monotonic() - started:.1f} s", flush=True)
         if failure:
             failures.append(f"{job.source}, {failure}\n    The run up to there: {partial}")
