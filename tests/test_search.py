@@ -268,10 +268,9 @@ def test_failed_trial_is_told_of(cluster, monkeypatch):
     monkeypatch.setattr(scnn.search, "RESTARTS", 0)
     base, space = dataclasses.replace(SMALL, epochs=1), {"num_steps": [1, 2]}
     for steps in (1, 2):
-        obstacle = state_file(dataclasses.replace(base, num_steps=steps)).parent
-        obstacle.parent.mkdir(exist_ok=True)
-        obstacle.touch()  # a file, where there must be a folder
-    with pytest.raises(RuntimeError, match=r"1 of 1 trials failed, one with: .*unfinished.*The same call"):
+        unfinished = state_file(dataclasses.replace(base, num_steps=steps)).parent
+        unfinished.with_suffix(".lock").mkdir(parents=True)  # a folder, where there must be a file
+    with pytest.raises(RuntimeError, match=r"1 of 1 trials failed, one with: .*lock.*The same call"):
         search(base, space, trials=1, grace=1, address=cluster.address)
 
 
