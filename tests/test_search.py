@@ -51,7 +51,8 @@ def found(cluster):
 def own_home(found, home: Path, tmp_path: Path, monkeypatch) -> Path:
     """What `found` left, in a cache of the test's own for the caller; trials keep the session's."""
     for about in (home / "searches").glob("*/search.json"):
-        if json.loads(about.read_text())["kind"] == "tpe":
+        said = json.loads(about.read_text())
+        if said["kind"] == "tpe" and said["base"] == json.loads(SMALL.to_json()):  # not another file's test's
             shutil.copytree(about.parent, tmp_path / "home" / "searches" / about.parent.name)
     monkeypatch.setenv("SCNN_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
