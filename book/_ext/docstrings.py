@@ -14,14 +14,21 @@ CODE = re.compile(r"((?<![`:])`[^`]+`(?!`))")
 
 
 def _prose(lines: list[str]) -> list[str]:
-    """Text: its `code` in double backticks, nothing else taken for markup, a list set off by a line."""
+    """Text: its `code` in double backticks, nothing else taken for markup, a list between empty lines."""
     pieces = CODE.split("\n".join(lines))
     for number, piece in enumerate(pieces):
         pieces[number] = f"`{piece}`" if number % 2 else re.sub(r"([*|\\]|_(?!\w))", r"\\\1", piece)
-    written = "".join(pieces).split("\n")
-    items = [number for number, line in enumerate(written) if line.lstrip().startswith("- ")]
-    if items and items[0] > 0:
-        written.insert(items[0], "")
+    written, item = [], None  # the indentation of the list's items, within a list
+    for line in "".join(pieces).split("\n"):
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("- "):
+            if item is None and written:
+                written.append("")
+            item = indent
+        elif item is not None and indent <= item:
+            written.append("")
+            item = None
+        written.append(line)
     return written
 
 

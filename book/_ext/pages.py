@@ -1,0 +1,143 @@
+"""Sphinx extension: lay the notebooks out for readers of the site, and tell other sites what a page is.
+
+A notebook is written to be run: set-up first, findings last. `arrange` turns a copy of it into a page to be
+read: its set-up, longer code, glue and list of contents are folded, and its findings follow the question.
+The files stay as they are. Each page also gets a description for search engines and previews; on GitHub,
+where the variable GITHUB_REPOSITORY names the repository, pages link to it.
+"""
+
+import ast
+import json
+import os
+import re
+
+LINES = 8  # of code that stand open; more are folded
+FINDINGS = re.compile(r"^## What we found\n.*?(?=^(?:#+ )?Exercises$|\Z)", re.MULTILINE | re.DOTALL)
+CONTENTS = re.compile(r"^(You will[^\n]*?):?\n\n(- .*?)(?=\n\n(?!- )|\Z)", re.MULTILINE | re.DOTALL)
+EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
+LINKS = re.compile(r"\n+(?:\*\*Next:\*\*|Next:|Back to)[^\n]*(?:\n(?!\n)[^\n]+)*\s*\Z")  # at the very end
+
+
+def arrange(notebook):
+    """Arrange the cells of a notebook, as nbformat writes it, for reading; changes and returns it."""
+    cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
+    if cells and cells[0]["cell_type"] == "markdown":
+        cells[0]["source"] = CONTENTS.sub(r":::{dropdown} \1 …\n\2\n:::", cells[0]["source"])
+    cells = _findings_first(_join_setup(cells))
+    for cell in cells:
+        if cell["cell_type"] == "code" and _folds(cell):
+            tags = cell["metadata"].setdefault("tags", [])
+            tags.append("hide-input")
+    notebook["cells"] = cells
+    return notebook
+
+
+def _tags(cell):
+    return set(cell["metadata"].get("tags", []))
+
+
+def _is_setup(cell):
+    """Whether a cell holds imports, parameters, or the checks of these."""
+    source = cell["source"]
+    if _tags(cell) & {"parameters", "injected-parameters"} or source.startswith("book.begin("):
+        return True
+    return isinstance(next(iter(ast.parse(source).body), None), ast.Import | ast.ImportFrom)
+
+
+def _is_glue(cell):
+    """Whether a cell shows nothing, and only hands numbers to the text."""
+    return bool(cell["outputs"]) and all("scrapbook" in one.get("metadata", {}) for one in cell["outputs"])
+
+
+def _folds(cell):
+    return _is_setup(cell) or _is_glue(cell) or len(cell["source"].splitlines()) > LINES
+
+
+def _join_setup(cells):
+    """Make one cell of the first run of set-up cells, which fold into one line then."""
+    start = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
+    end = start
+    while end < len(cells) and cells[end]["cell_type"] == "code" and _is_setup(cells[end]):
+        end += 1
+    if end - start < 2:
+        return cells
+    joined = cells[start] | {
+        "source": "\n\n".join(cell["source"] for cell in cells[start:end]),
+        "outputs": [one for cell in cells[start:end] for one in cell["outputs"]],
+        "metadata": {"mystnb": {"code_prompt_show": "Show imports and parameters"}},
+    }
+    return [*cells[:start], joined, *cells[end:]]
+
+
+def _findings_first(cells):
+    """Bring the findings behind the set-up, and drop the closing links: the site has its own below.
+
+    Findings that refer to what stands above them stay at the end, with a link to them at their new place.
+    """
+    place = next((i + 1 for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] != "markdown" or not (found := FINDINGS.search(cell["source"])):
+            continue
+        if number <= place:
+            return cells
+        section, rest = found[0].rstrip(), cell["source"][: found.start()]
+        if re.search(r"\babove\b(?! zero)", section):
+            rest += section + "\n\n"
+            section = 'In a hurry? Go straight to <a href="#what-we-found">what we found</a>.'
+        rest += EXERCISES.sub("## Exercises", cell["source"][found.end() :])
+        moved = {"cell_type": "markdown", "id": "findings", "metadata": {}, "source": section}
+        cells[number] = cell | {"source": LINKS.sub("", rest)}
+        cells.insert(place, moved)
+        return [cell for cell in cells if cell["source"].strip()]
+    return cells
+
+
+def read(app, docname, source):
+    """Arrange a notebook that Sphinx has just read."""
+    if app.env.doc2path(docname).endswith(".ipynb"):
+        source[0] = json.dumps(arrange(json.loads(source[0])))
+
+
+def describe(app, pagename, templatename, context, doctree):
+    """Put a page's title and first paragraph into its head, for previews of a link to it."""
+    if doctree is None:
+        return
+    from docutils import nodes
+
+    texts = (" ".join(one.astext().split()) for one in doctree.findall(nodes.paragraph))
+    text = next((one for one in texts if len(one) > 40), "")
+    if len(text) > 200:
+        text = text[:200].rpartition(" ")[0] + " …"
+    found = {"og:title": context["title"], "og:description": text, "og:type": "article"}
+    if app.config.html_baseurl:
+        found["og:url"] = f"{app.config.html_baseurl}{pagename}.html"
+        found["og:image"] = f"{app.config.html_baseurl}_static/preview.png"
+    lines = [_meta("name", "description", text)]
+    lines += [_meta("property", name, value) for name, value in found.items()]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
+
+
+def _meta(kind, name, value):
+    from markupsafe import Markup
+
+    plain = Markup(value).striptags()  # titles come as HTML
+    return Markup('<meta {}="{}" content="{}" />').format(Markup(kind), name, plain)
+
+
+def link(app, config):
+    """On GitHub, link to the repository and know the site's address."""
+    if repository := os.environ.get("GITHUB_REPOSITORY"):
+        owner, _, name = repository.partition("/")
+        config.html_baseurl = f"https://{owner.lower()}.github.io/{name}/"
+        config.html_theme_options |= {
+            "repository_url": f"https://github.com/{repository}",
+            "use_repository_button": True,
+        }
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.connect("config-inited", link)
+    app.connect("source-read", read)
+    app.connect("html-page-context", describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
