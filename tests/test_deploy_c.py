@@ -11,7 +11,7 @@ import torch
 
 from scnn.__main__ import main
 from scnn.data import ESPEAK_FOLDER, load_corpus
-from scnn.deploy import compiler, convert, emit, load_program, measure, reference
+from scnn.deploy import compiler, convert, emit, load_program, measure, reference, tuned
 from scnn.deploy.frontend import FrontEnd
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image
@@ -173,25 +173,78 @@ def test_no_file_crashes_the_recogniser(recogniser, tmp_path):
     assert len(done.stdout.splitlines()) + len(done.stderr.splitlines()) == len(names)
 
 
-def test_the_page_has_what_it_needs(network, tmp_path, clips):
+class Page:
     """The calls that scnn.mjs makes, made from Python."""
-    import wasmtime
 
+    def __init__(self, wasm: bytes):
+        import wasmtime
+
+        self.store = wasmtime.Store()
+        module = wasmtime.Module(self.store.engine, wasm)
+        self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
+
+    def call(self, name: str, *arguments: int) -> int:
+        return self.exports[f"scnn_{name}"](self.store, *arguments)
+
+    def read(self, start: int, size: int) -> bytes:
+        return bytes(self.exports["memory"].read(self.store, start, start + size))
+
+    def recognise(self, pcm: np.ndarray) -> tuple[int, list[int], bytes]:
+        """Answer, scores, and what every layer did."""
+        self.exports["memory"].write(self.store, pcm.astype("<i2").tobytes(), self.call("input"))
+        answer = self.call("answer", len(pcm))
+        scores = np.frombuffer(self.read(self.call("answers"), 4 * self.call("classes")), "<i4").tolist()
+        return answer, scores, self.read(self.call("traced"), self.call("end", self.call("records") - 1))
+
+
+def test_the_page_has_what_it_needs(network, tmp_path, clips):
     assert main(["export", str(network), "--to", "wasm", "--out", str(tmp_path)]) == 0
     assert "recognise(samples)" in (tmp_path / "scnn.mjs").read_text()
-    store = wasmtime.Store()
-    module = wasmtime.Module.from_file(store.engine, str(tmp_path / "scnn.wasm"))
-    c = wasmtime.Instance(store, module, []).exports(store)
-    program = load_program(network)
-    assert c["scnn_rate"](store) == 8000 and c["scnn_classes"](store) == 10
+    wasm, program = (tmp_path / "scnn.wasm").read_bytes(), load_program(network)
+    assert wasm == compiler.wasm(program), "another build has other bytes"
+    page = Page(wasm)
+    assert page.call("rate") == 8000 and page.call("classes") == 10
     wanted = reference.recognise(program, clips[:2])
     for index, pcm in enumerate(clips[:2]):
-        c["memory"].write(store, pcm.tobytes(), c["scnn_input"](store))
-        assert c["scnn_answer"](store, len(pcm)) == wanted.answers[index]
-        start = c["scnn_answers"](store)
-        scores = np.frombuffer(bytes(c["memory"].read(store, start, start + 40)), np.int32)
-        assert (scores == wanted.scores[index]).all()
-    assert c["scnn_answer"](store, c["scnn_most_samples"](store) + 1) == -1
+        answer, scores, _ = page.recognise(pcm)
+        assert answer == wanted.answers[index] and scores == wanted.scores[index].tolist()
+    assert page.call("answer", page.call("most_samples") + 1) == -1 and page.call("records") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("spiking", 8), ("no reset", 8), ("relu", 1), ("shallow", 3)],  # with more, sums might leave 32 bits
+)
+def test_a_page_may_try_other_steps_and_thresholds(name, most, clips):
+    notation, options = RANDOM[name]
+    program = lively(notation, clips, **options)
+    page = Page(compiler.wasm(program))
+    assert page.call("most_steps") == most
+    seen = set()
+    for steps, threshold in [(program.steps, 256), (1, 200), (most, 512), (most, 128)]:
+        assert page.call("tune", steps, threshold) == (0 if program.spiking or threshold == 256 else -1)
+        now = tuned(program, steps, threshold) if program.spiking else program
+        wanted = reference.recognise(now, clips)
+        images = now.front_end.images(clips).astype("<i2")
+        for index, pcm in enumerate(clips):
+            layers = b"".join(layer[index].tobytes() for layer in wanted.hidden)
+            answer, scores = wanted.answers[index], wanted.scores[index].tolist()
+            assert page.recognise(pcm) == (answer, scores, images[index].tobytes() + layers)
+        seen.add(wanted.scores.tobytes() + b"".join(layer.tobytes() for layer in wanted.hidden))
+    assert len(seen) == (4 if program.spiking else 1)
+    for steps, threshold in [(0, 256), (most + 1, 256), (1, 127), (1, 513)]:
+        assert page.call("tune", steps, threshold) == -1
+
+
+def test_tuning_says_what_is_out_of_range(clips):
+    program = lively("6C3s2p1-10FC", clips, num_steps=4)
+    with pytest.raises(ValueError, match=r"steps=9, threshold=256: must be in 1\.\.8 and 128\.\.512"):
+        tuned(program, 9)
+    with pytest.raises(ValueError, match="ReLU"):
+        tuned(lively("6C3s2p1-10FC", clips, spiking=False), 2)
+    heavy = replace(program.layers[-1], fraction=20)
+    with pytest.raises(ValueError, match="10FC: with steps=8 its sums could reach"):
+        tuned(replace(program, layers=(*program.layers[:-1], heavy)), 8)
 
 
 def test_export_refuses_what_has_no_integer_form(capsys, network, tmp_path):

@@ -4,6 +4,6 @@
 numpy what every bit of it is.
 """
 
-from scnn.deploy.quantize import Program, convert, load_program, report
+from scnn.deploy.quantize import Program, convert, load_program, report, tuned
 
-__all__ = ["Program", "convert", "load_program", "report"]
+__all__ = ["Program", "convert", "load_program", "report", "tuned"]

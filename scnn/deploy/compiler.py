@@ -2,16 +2,17 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scnn.deploy.emit import CORE, SOURCES, emit
-from scnn.deploy.quantize import Program
+from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
+from scnn.deploy.quantize import Program, most_steps
 
 CORES = {"cortex_m4": "thumb-freestanding-eabihf", "cortex_m7": "thumb-freestanding-eabihf"}
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 _BARE = ("-ffreestanding", "-nostdlib", "-fno-builtin")
-_API = ("input", "most_samples", "answer", "answers", "name", "classes", "rate")
+_API = "input most_samples answer answers name classes rate most_steps tune traced records end".split()
 
 
 def compile_c(arguments: Sequence[str]) -> None:
@@ -57,14 +58,19 @@ def export_c(program: Program, folder: Path | str) -> list[Path]:
 
 def export_wasm(program: Program, folder: Path | str) -> list[Path]:
     """`scnn.wasm` and `scnn.mjs`, which loads it in a page or in Node, in `folder`; what was written."""
-    import tempfile
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scnn.wasm").write_bytes(wasm(program))
+    (folder / "scnn.mjs").write_text((SOURCES / "scnn.mjs").read_text())
+    return [folder / "scnn.mjs", folder / "scnn.wasm"]
+
+
+def wasm(program: Program) -> bytes:
+    """WebAssembly that answers, tells what every layer did, and can be tuned; the same bytes every time."""
     with tempfile.TemporaryDirectory() as work:
         emit(program, work)
         sources = [f"{SOURCES / 'wasm.c'}", *(f"{work}/{name}" for name in CORE)]
+        defines = [f"-DSCNN_TRACED={traced_bytes(program)}", f"-DSCNN_MOST_STEPS={most_steps(program)}"]
         flags = ["-O3", "-s", *bare_wasm([f"scnn_{name}" for name in _API]), *WARNINGS, f"-I{work}"]
-        compile_c([*flags, *sources, "-o", str(folder / "scnn.wasm")])
-    (folder / "scnn.mjs").write_text((SOURCES / "scnn.mjs").read_text())
-    return [folder / "scnn.mjs", folder / "scnn.wasm"]
+        compile_c([*flags, "-DSCNN_TRACE", "-DSCNN_TUNABLE", *defines, *sources, "-o", f"{work}/scnn.wasm"])
+        return Path(work, "scnn.wasm").read_bytes()

@@ -192,6 +192,12 @@ def quiet(layer: Layer, steps: int) -> np.ndarray:
     return low
 
 
+def traced_bytes(program: Program) -> int:
+    """Bytes of the image and the hidden layers' activity: what `scnn_trace` is handed of one recording."""
+    f = program.front_end.features
+    return 2 * f.height * f.width + sum(int(np.prod(layer.shape)) for layer in program.layers[:-1])
+
+
 def weight_rows(program: Program, index: int) -> np.ndarray:
     """Weights of a layer behind the first in the C's order of inputs, (height, width, channels).
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from scnn.deploy import reference
 from scnn.deploy.compiler import WARNINGS, bare_cortex_m, bare_wasm, compile_c, shared_library
-from scnn.deploy.emit import CORE, SOURCES, emit
+from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
 from scnn.deploy.quantize import Program
 
 SAMPLES = 65_536  # of the longest recording that the harness has room for
@@ -42,7 +42,7 @@ class Target:
     def __init__(self, program: Program, folder: Path | str, flags: Sequence[str], name: str):
         self.program, self.path = program, Path(folder) / name
         emit(program, folder)
-        defines = [f"-DHARNESS_SAMPLES={SAMPLES}", f"-DHARNESS_LOG={len(_log(program))}", "-DSCNN_TRACE"]
+        defines = [f"-DHARNESS_SAMPLES={SAMPLES}", f"-DHARNESS_LOG={traced_bytes(program)}", "-DSCNN_TRACE"]
         sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in CORE)]
         include = [f"-I{folder}"]
         compile_c([*flags, *WARNINGS, *defines, *include, *sources, "-o", str(self.path)])
@@ -205,11 +205,6 @@ def verify(target: Target, clips: Sequence[np.ndarray]) -> int:
         same = found.log == log and found.scores == wanted.scores[index].tolist()
         different += not (same and found.answer == wanted.answers[index])
     return different
-
-
-def _log(program: Program) -> bytes:
-    f = program.front_end.features
-    return bytes(2 * f.height * f.width + sum(int(np.prod(layer.shape)) for layer in program.layers[:-1]))
 
 
 def instructions(target: CortexM, clips: Sequence[np.ndarray]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ BITS = (8, 4, 2)
 MAX_STEPS = 8  # a neuron's spikes are the bits of a byte
 FINE = 4096  # the least threshold that is aimed at: it is then within 1/8192 of the trained one
 LANES = 2**15 - 1  # what an int16 holds
+TUNED = (128, 512)  # least and largest threshold that can be tried, in 1/256 of the network's own
 _LARGEST = 2**31 - 1
 _PERCENTILE = 99.999  # of a ReLU layer's activations: its outermost level, as in scnn.quantization.static_ptq
 
@@ -211,6 +213,40 @@ def convert(
     return Program(
         front_end, tuple(layers), steps, network.spiking, readout, tuple(classes), network.architecture
     )
+
+
+def tuned(program: Program, steps: int, threshold: int = 256) -> Program:
+    """A spiking `program` with other time steps, and with thresholds of `threshold` / 256 of its own.
+
+    Raises `ValueError` for a ReLU network, for more than `MAX_STEPS` steps or a threshold outside `TUNED`,
+    and where a sum could leave 32 bits.
+    """
+    if not program.spiking:
+        raise ValueError("a ReLU network has neither time steps nor thresholds to tune")
+    if not 1 <= steps <= MAX_STEPS or not TUNED[0] <= threshold <= TUNED[1]:
+        raise ValueError(
+            f"steps={steps}, threshold={threshold}: must be in 1..{MAX_STEPS} and {TUNED[0]}..{TUNED[1]}"
+        )
+    layers = tuple(
+        replace(layer, threshold=layer.threshold * threshold + 128 >> 8) for layer in program.layers
+    )
+    for index, layer in enumerate(layers):
+        most = max(_bounds(layer, _largest_input(index, program.front_end, True), steps))
+        if most > _LARGEST:
+            raise ValueError(
+                f"{layer.name}: with steps={steps} its sums could reach {most:.3g}, beyond 32 bits"
+            )
+    return replace(program, layers=layers, steps=steps)
+
+
+def most_steps(program: Program) -> int:
+    """Time steps up to which `tuned` takes every threshold; 1 for a ReLU network."""
+    steps = program.steps
+    with suppress(ValueError):
+        while program.spiking:
+            tuned(program, steps + 1, TUNED[1])
+            steps += 1
+    return steps
 
 
 def load_program(path: Path | str, **options: Any) -> Program:

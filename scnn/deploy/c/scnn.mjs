@@ -18,6 +18,15 @@ export async function load(source) {
     classes,
     sampleRate: c.scnn_rate(),
     mostSamples: c.scnn_most_samples(),
+    mostSteps: c.scnn_most_steps(),
+
+    // Other time steps, up to mostSteps, and thresholds of 0.5 to 2 times the network's own.
+    tune(steps, threshold = 1) {
+      if (c.scnn_tune(steps, Math.round(256 * threshold))) {
+        throw new RangeError(`steps ${steps} of at most ${c.scnn_most_steps()}, threshold ${threshold}`);
+      }
+    },
+
     recognise(samples) {
       if (samples.length > c.scnn_most_samples()) {
         throw new RangeError(`at most ${c.scnn_most_samples()} samples, not ${samples.length}`);
@@ -26,6 +35,14 @@ export async function load(source) {
       const best = c.scnn_answer(samples.length);
       const scores = Array.from(new Int32Array(c.memory.buffer, c.scnn_answers(), classes.length));
       return { answer: best < 0 ? null : classes[best], scores };
+    },
+
+    // Of the last recording: the image, an Int16Array in 1/256, and each hidden layer's activity, a byte a neuron.
+    traced() {
+      const ends = Array.from({ length: c.scnn_records() }, (_, record) => c.scnn_end(record));
+      const parts = ends.map((end, record) => c.memory.buffer.slice(
+        c.scnn_traced() + (record ? ends[record - 1] : 0), c.scnn_traced() + end));
+      return { image: new Int16Array(parts[0] ?? 0), hidden: parts.slice(1).map((part) => new Uint8Array(part)) };
     },
   };
 }

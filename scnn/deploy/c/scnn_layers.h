@@ -15,14 +15,14 @@
 #define SCNN_SIMD 0
 #endif
 
-#define PATTERNS (1 << SCNN_STEPS)
+#define PATTERNS (1 << SCNN_MOST_STEPS)
 
 /* What a place receives at every time step. Where 16 bits hold every sum of a layer and the processor adds two at
    once, they are in `halves`: outputs 0, 2, 1, 3 of every four, as the bytes of their weights are unpacked. */
 union sums {
-    int32_t whole[SCNN_STEPS][SCNN_MOST_OUTPUTS];
-    int16_t halves[SCNN_STEPS][SCNN_MOST_OUTPUTS];
-    uint32_t pairs[SCNN_STEPS][SCNN_MOST_OUTPUTS / 2];
+    int32_t whole[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
+    int16_t halves[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
+    uint32_t pairs[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS / 2];
 };
 
 static union sums sums;
@@ -56,7 +56,7 @@ SCNN_INLINE int32_t weight(const struct scnn_layer *l, int32_t row, int32_t outp
 /* One neuron over all steps: its spikes as bits. What it receives is `constant`, or changes from step to step. With
    `total` its membrane is added up there. */
 SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t output, int32_t *total) {
-    int32_t membrane = 0, fired = 0, bias = l->bias[output], threshold = l->threshold[output];
+    int32_t membrane = 0, fired = 0, bias = l->bias[output], threshold = SCNN_TUNED(l->threshold[output]);
     uint32_t mask = 0;
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
         if (l->reset == SCNN_ZERO && fired) membrane = 0;
@@ -70,11 +70,21 @@ SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t ou
     return mask;
 }
 
+/* Whether a constant sum is known to make no spike. */
+SCNN_INLINE int is_quiet(const struct scnn_layer *l, int32_t output) {
+#ifdef SCNN_TUNABLE
+    (void)l, (void)output;
+    return 0;
+#else
+    return sums.whole[0][output] <= l->quiet[output];
+#endif
+}
+
 /* All outputs of a place: from `sums` to activity. */
 SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *activity) {
     for (int32_t o = 0; o < l->outputs; o++) {
 #if SCNN_SPIKING
-        if (constant && sums.whole[0][o] <= l->quiet[o])
+        if (constant && is_quiet(l, o))
             activity[o] = 0;
         else
             activity[o] = (uint8_t)spikes(l, constant, o, 0);
@@ -84,6 +94,16 @@ SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *act
         activity[o] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 #endif
     }
+}
+
+/* All outputs of a place that nothing comes into. */
+SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
+#ifdef SCNN_TUNABLE
+    for (int32_t o = 0; o < l->outputs; o++) sums.whole[0][o] = 0;
+    activate(l, 1, activity);
+#else
+    for (int32_t o = 0; o < l->outputs; o++) activity[o] = l->background[o];
+#endif
 }
 
 /* The last layer's: from `sums` to scores. */
@@ -156,7 +176,7 @@ SCNN_INLINE void first_convolution(const struct scnn_layer *l, uint8_t *out) {
         for (int32_t x = 0; x < l->out_width; x++, out += l->outputs) {
             int32_t begin = x * l->pool_stride * l->stride - l->padding;
             if (begin >= scnn_right || begin + (pool - 1) * l->stride + l->kernel <= scnn_left) {
-                for (int32_t o = 0; o < l->outputs; o++) out[o] = l->background[o];
+                rest(l, out);
                 continue;
             }
             if (pool == 1) {
@@ -285,7 +305,7 @@ SCNN_INLINE void convolution(const struct scnn_layer *l, const uint8_t *in, uint
             if (pool == 1) {
                 collect_around(l, in, y, x);
                 if (!patterns) {
-                    for (int32_t o = 0; o < l->outputs; o++) out[o] = l->background[o];
+                    rest(l, out);
                     continue;
                 }
                 add(l);

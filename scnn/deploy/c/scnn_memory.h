@@ -30,6 +30,21 @@ void scnn_trace(const void *data, int32_t bytes);
 #define scnn_trace(data, bytes) ((void)0)
 #endif
 
+/* A page may try other time steps and thresholds than the model's, while it runs: -DSCNN_TUNABLE, with the most steps
+   that it may try in SCNN_MOST_STEPS. scnn.deploy.quantize.tuned says what a network so tuned does. */
+#if defined(SCNN_TUNABLE) && SCNN_SPIKING
+extern int32_t scnn_steps, scnn_threshold; /* the threshold in 1/256 of the model's own */
+enum { SCNN_OWN_STEPS = SCNN_STEPS };
+#undef SCNN_STEPS
+#define SCNN_STEPS scnn_steps
+#define SCNN_TUNED(threshold) ((int32_t)(((int64_t)(threshold) * scnn_threshold + 128) >> 8))
+#else
+#undef SCNN_TUNABLE
+#undef SCNN_MOST_STEPS
+#define SCNN_MOST_STEPS SCNN_STEPS
+#define SCNN_TUNED(threshold) (threshold)
+#endif
+
 /* What belongs into its caller, and what stays a function, so that its instructions are counted by themselves. */
 #if defined(__GNUC__)
 #define SCNN_INLINE static inline __attribute__((always_inline))
