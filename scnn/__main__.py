@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from scnn import __version__
 from scnn._terminal import plain, until_closed
 from scnn.augment import Augmentation
 from scnn.data import CORPORA, load_corpus, read_audio
-from scnn.experiment import Experiment, run
+from scnn.experiment import PRESETS, Experiment, run
 from scnn.features import Features, image, normalize
 from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
@@ -57,6 +58,7 @@ _HELP = {
     "from_twin": "start from the ReLU network of the same notation, which is trained first",
     "tune_epochs": "passes of a training that starts from other weights; 0: as many as epochs",
     "readout": "how the answer is read: spikes or membrane",
+    "refuse": "confidence below which predict and listen say that they are not sure",
     "kind": "mfcc, logmel or energy",
     "bands": "coefficients, mel bands or filters",
     "hop": "samples between frames",
@@ -108,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     text = """Train one network and print how it did on the recordings held out. The result is remembered: the
     same command again reads it, and after an interruption it goes on from the last finished epoch."""
     train = commands.add_parser("train", help="train a network", description=text)
+    train.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="paper",
+        help="what holds for all that is not given here: paper (Model B), or robust (the packaged network, "
+        "which hears people that it was not trained on; 20 minutes)",
+    )
     groups = train.add_argument_group("experiment"), train.add_argument_group("features")
     for group, kind in zip(groups, (Experiment, Features), strict=True):
         for field in dataclasses.fields(kind):
@@ -117,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
                     const = Augmentation() if field.name == "augmentation" else True
                     group.add_argument(option, action="store_const", const=const, help=_HELP[field.name])
                     continue
-                text = _HELP[field.name] + ("" if field.default is None else f" (default: {field.default})")
+                text = _HELP[field.name] + ("" if field.default is None else f" (paper: {field.default})")
                 group.add_argument(option, type=_reader(field), metavar=_metavar(field), help=text)
     train.add_argument(
         "--save", metavar="FILE", type=Path, help="copy the trained network to this file, for predict"
@@ -125,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--json", action="store_true", help="print one line of JSON")
     train.set_defaults(call=_train)
 
-    text = """Which digit is spoken in each recording? Prints the digit, the network's confidence (the softmax
-    of the output membranes, averaged over time) and the spikes of each output neuron."""
+    text = """Which digit is spoken in each recording? Prints the digit, or "not sure" and the likeliest, the
+    network's confidence (the softmax of the output membranes, averaged over time), and the spikes of each
+    output neuron."""
     predict = commands.add_parser("predict", help="recognise the digit in recordings", description=text)
     predict.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="WAV, FLAC, Ogg, MP3, AIFF and others, any rate"
@@ -213,10 +223,10 @@ def _data(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if name in _HELP and value is not None}
     names = {field.name for field in dataclasses.fields(Features)}
-    features = Features(**{name: value for name, value in given.items() if name in names})
-    experiment = Experiment(
-        features=features, **{name: value for name, value in given.items() if name not in names}
-    )
+    base = PRESETS[options.preset]
+    features = replace(base.features, **{name: value for name, value in given.items() if name in names})
+    others = {name: value for name, value in given.items() if name not in names}
+    experiment = replace(base, features=features, **others)
     record = run(experiment)
     if options.save is not None:
         options.save.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +249,7 @@ def _predict(options: argparse.Namespace) -> int:
             print(json.dumps(found))
         else:
             spikes = " ".join(f"{name}:{count}" for name, count in found["spikes"].items())
-            print(plain(f"{file}  {found['digit']}  confidence {found['confidence']:.2f}  spikes {spikes}"))
+            print(plain(f"{file}  {_answer(found)}  spikes {spikes}"))
     return failed
 
 
@@ -267,8 +277,7 @@ def _listen(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(found), flush=True)
             else:
-                confidence = f"confidence {found['confidence']:.2f}"
-                print(plain(f"{found['start']:7.2f} s  {found['digit']}  {confidence}"), flush=True)
+                print(plain(f"{found['start']:7.2f} s  {_answer(found)}"), flush=True)
 
     try:
         if options.file is not None:
@@ -289,6 +298,11 @@ def _listen(options: argparse.Namespace) -> int:
     return 0
 
 
+def _answer(found: dict[str, Any]) -> str:
+    digit, confidence = found["digit"], f"confidence {found['confidence']:.2f}"
+    return f"{digit}  {confidence}" if found["sure"] else f"not sure ({digit}?)  {confidence}"
+
+
 def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
     """What `network` hears in an audio file: `file`, and what `hear` gives.
 
@@ -302,10 +316,11 @@ def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, 
 
 
 def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[str, Any]:
-    """What `network` hears in one word: `digit` (its class), `confidence` (0..1), `spikes` per class.
+    """What `network` hears in one word: `digit` (its class), `confidence` (0..1), `sure`, `spikes` per class.
 
-    `about` is what `scnn.training.load_network` gave beside it, and names the sample rate. Raises ValueError
-    for a network that was not saved with its features.
+    `sure` is whether the confidence reaches what the network was saved with as `refuse`. `about` is what
+    `scnn.training.load_network` gave beside it, and names the sample rate. Raises ValueError for a network
+    that was not saved with its features.
     """
     made = _made(about)
     images = image(samples, made.rate, made.features)
@@ -319,7 +334,9 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
     best = int(scores(output, about["experiment"].get("readout", "spikes"))[0].argmax())
     confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
     spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
-    return {"digit": made.classes[best], "confidence": round(confidence, 4), "spikes": spikes}
+    sure = confidence >= about["experiment"].get("refuse", 0.0)
+    answer = {"digit": made.classes[best], "confidence": round(confidence, 4), "sure": sure}
+    return answer | {"spikes": spikes}
 
 
 class _Made(NamedTuple):

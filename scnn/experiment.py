@@ -66,8 +66,9 @@ class Experiment:
     corpus that is trained on besides, never tested on, such as "voices". `augmentation` changes the training
     clips. `others` is a corpus of other words, for which no class should be likely. `from_twin` starts a
     spiking network from its ReLU twin, trained first by the same experiment, and takes `tune_epochs` at
-    half its learning rate. `readout` is how its answer is read, "spikes" or "membrane". `teacher` is the
-    notation of a ReLU network that is trained first, by the same experiment, and whose answers are learnt.
+    half its learning rate. `readout` is how its answer is read, "spikes" or "membrane"; below the confidence
+    `refuse`, 0..1, the answer is "not sure". `teacher` is the notation of a ReLU network that is trained
+    first, by the same experiment, and whose answers are learnt.
     Raises `ValueError` naming the parameter and what is valid.
     """
 
@@ -100,6 +101,7 @@ class Experiment:
     from_twin: bool = False
     tune_epochs: int = 0
     readout: str = "spikes"
+    refuse: float = 0.0
 
     def __post_init__(self):
         # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
@@ -127,6 +129,8 @@ class Experiment:
             raise ValueError("tune_epochs counts with pretrained or from_twin alone")
         if self.others and self.augmentation is None:
             raise ValueError("others are trained on with an augmentation alone")
+        if not 0 <= self.refuse < 1:
+            raise ValueError(f"refuse must be a confidence of at least 0 and below 1, not {self.refuse!r}")
         if self.readout not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {self.readout!r}")
         self.training()
@@ -168,7 +172,13 @@ class Experiment:
 
     def of_twin(self) -> "Experiment":
         """The training of the ReLU network of the same notation, in full precision."""
-        plain = {"precision": "fp32", "pretrained": False, "from_twin": False, "tune_epochs": 0}
+        plain = {
+            "precision": "fp32",
+            "pretrained": False,
+            "from_twin": False,
+            "tune_epochs": 0,
+            "refuse": 0.0,
+        }
         return replace(self, spiking=False, **plain)
 
     @property
@@ -199,10 +209,53 @@ class Experiment:
 _LATER = {
     **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
     **{"voices": "", "augmentation": None, "teacher": "", "others": "", "from_twin": False},
-    **{"tune_epochs": 0, "readout": "spikes"},
+    **{"tune_epochs": 0, "readout": "spikes", "refuse": 0.0},
 }
 _LATER_FEATURES = {
     **{"preemphasis": 0.0, "trim_frame": 2048, "crop": "middle", "range_db": 55.0, "equalize": 0.0}
+}
+
+
+# What `scnn train --preset` starts from: the paper's Model B, and the packaged network.
+PRESETS = {
+    "paper": Experiment(),
+    "robust": Experiment(
+        corpus="fsdd",
+        split="official",
+        features=Features(
+            "logmel",
+            bands=40,
+            height=40,
+            width=56,
+            frame=256,
+            hop=128,
+            trim_db=30.0,
+            trim_frame=512,
+            preemphasis=0.97,
+            crop="loudest",
+            normalization="peak",
+            equalize=0.5,
+        ),
+        model="16C3s2p1-24C3s2p1-32C3s2p1-32FC-10FC",
+        num_steps=4,
+        slope=5.0,
+        precision="int8-weights",
+        pretrained=True,
+        epochs=30,
+        tune_epochs=8,
+        batch_size=64,
+        learning_rate=2.0e-3,
+        schedule="onecycle",
+        batch_norm=True,
+        weight_decay=0.01,
+        dropout=0.1,
+        voices="voices",
+        others="voices-words",
+        augmentation=Augmentation(),
+        teacher="24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC",
+        from_twin=True,
+        readout="membrane",
+    ),
 }
 
 
@@ -467,7 +520,9 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         train = training_part(experiment, data)
     if experiment.pretrained:
         spikes_first = experiment.tune_epochs if experiment.from_twin else 0
-        start = run(replace(experiment, precision="fp32", pretrained=False, tune_epochs=spikes_first))
+        start = run(
+            replace(experiment, precision="fp32", pretrained=False, tune_epochs=spikes_first, refuse=0.0)
+        )
         kept = start.network().state_dict()
         network.load_state_dict({name: kept[name] for name in network.state_dict()})
     elif experiment.from_twin:

@@ -54,6 +54,7 @@ RECIPES = {
     "int8-output": Recipe(8, membrane_bits=8, round_output=True),
     "int8": Recipe(8, membrane_bits=8),
     "int8-weights": Recipe(8),
+    "int4-weights": Recipe(4, per_channel=True),
     "int8-m16": Recipe(8, membrane_bits=16),
     "int8-channel": Recipe(8, per_channel=True, membrane_bits=8),
     "int4": Recipe(4, membrane_bits=8),

@@ -378,8 +378,13 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of each weight
 _COLUMNS = ("seconds", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "held_out_accuracy_membrane")
 
 
+def _kept(network: Network) -> dict[str, torch.Tensor]:
+    """What a state keeps of a network: all but the count of batches, which its normalisation does not use."""
+    return {name: each for name, each in network.state_dict().items() if each.is_floating_point()}
+
+
 def _suspend(state, network, optimizer, training, history) -> None:
-    tensors = {f"weight/{name}": weight for name, weight in network.state_dict().items()}
+    tensors = {f"weight/{name}": weight for name, weight in _kept(network).items()}
     for (name, _), moments in zip(
         network.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
     ):
@@ -407,13 +412,13 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
     weights = dict(network.named_parameters())
-    expected = _shapes({f"weight/{name}": weight for name, weight in network.state_dict().items()})
+    expected = _shapes({f"weight/{name}": weight for name, weight in _kept(network).items()})
     for moment in _MOMENTS:
         shapes = {f"{moment}/{name}": tuple(weight.shape) for name, weight in weights.items()}
         expected |= shapes if moment != "step" else dict.fromkeys(shapes, ())
     if _shapes(tensors) != dict(sorted(expected.items())):
         raise StateError(f"{state}: its tensors are not those of this training")
-    network.load_state_dict({name: tensors[f"weight/{name}"] for name in network.state_dict()})
+    network.load_state_dict({name: tensors[f"weight/{name}"] for name in _kept(network)})
     moments = {i: {kind: tensors[f"{kind}/{name}"] for kind in _MOMENTS} for i, name in enumerate(weights)}
     settings = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": moments, "param_groups": settings})

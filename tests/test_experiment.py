@@ -107,6 +107,7 @@ MORE = [
     {"augmentation": Augmentation(copies=1), "others": "espeak"},
     {"teacher": "8C3-10FC"},
     {"readout": "membrane"},
+    {"refuse": 0.5},
     {"precision": "fp32", "batch_norm": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True, "tune_epochs": 2},
@@ -174,6 +175,7 @@ def test_json_says_everything():
         ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
         ({"threshold": 1e300}, r"threshold must be a number from 0 to 1e\+30, not 1e\+300"),
         ({"test": float("nan")}, "test must be a number, not nan"),
+        ({"refuse": 1}, "refuse must be a confidence of at least 0 and below 1, not 1.0"),
     ],
 )
 def test_wrong_value_is_named_at_once(wrong, message):

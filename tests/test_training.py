@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from scnn import training
 from scnn.files import load_tensors, save_tensors
-from scnn.models import Network, build
+from scnn.models import Network, build, fold
 from scnn.neurons import Output
 from scnn.training import (
     Diverged,
@@ -274,6 +274,19 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, finished, schedu
         train(state, hook=after_calls(3, interrupt), schedule=schedule)
     network, history = train(state, network=new_network(seed=9), schedule=schedule)
     assert same(weights_of(network), weights_of(expected[0]))
+    assert without_seconds(history) == without_seconds(expected[1])
+
+
+def test_stopped_training_with_all_that_helps_goes_on_to_the_same_weights(tmp_path):
+    helped = {"schedule": "onecycle", "weight_decay": 0.01, "dropout": 0.2}
+    expected = train(network=new_network(batch_norm=True), **helped)
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(Interruption):
+        hook = after_calls(2 * CALLS + 3, interrupt)
+        train(state, new_network(batch_norm=True), hook, **helped)
+    assert _epochs(state) == 2
+    network, history = train(state, network=new_network(seed=9, batch_norm=True), **helped)
+    assert same(weights_of(fold(network)), weights_of(fold(expected[0])))
     assert without_seconds(history) == without_seconds(expected[1])
 
 
