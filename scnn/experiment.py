@@ -31,7 +31,7 @@ from scnn.augment import Augmentation, copies
 from scnn.data import Corpus, Split, chosen_from, fingerprint, load_corpus, split
 from scnn.features import NORMALIZATIONS, Features, Images, extract, normalize, one_thread, statistics
 from scnn.files import atomic_write, cache_dir, canonical, locked, read_json, sweep, write_json
-from scnn.models import Network, build, fold, parse, unfold
+from scnn.models import ZOO, Network, build, fold, parse, unfold
 from scnn.quantization import packed_bytes
 from scnn.training import (
     READOUTS,
@@ -136,7 +136,7 @@ class Experiment:
         self.training()
         self.build(classes=None)
         if self.teacher:
-            parse(self.teacher)
+            parse(ZOO[self.teacher][0] if self.teacher in ZOO else self.teacher)
 
     def training(self) -> Training:
         epochs, rate = self.epochs, self.learning_rate
@@ -172,19 +172,17 @@ class Experiment:
 
     def of_twin(self) -> "Experiment":
         """The training of the ReLU network of the same notation, in full precision."""
-        plain = {
-            "precision": "fp32",
-            "pretrained": False,
-            "from_twin": False,
-            "tune_epochs": 0,
-            "refuse": 0.0,
-        }
-        return replace(self, spiking=False, **plain)
+        return replace(self.of_unrounded(), spiking=False, from_twin=False, tune_epochs=0)
+
+    def of_unrounded(self) -> "Experiment":
+        """The training that a `pretrained` one starts from: the same in full precision."""
+        tune_epochs = self.tune_epochs if self.from_twin else 0
+        return replace(self, precision="fp32", pretrained=False, tune_epochs=tune_epochs, refuse=0.0)
 
     @property
     def digest(self) -> str:
-        """Identity of the experiment, the corpus' contents included."""
-        contents = fingerprint(self.corpus) + (f" {fingerprint(self.voices)}" if self.voices else "")
+        """Identity of the experiment, the contents of its corpora included."""
+        contents = " ".join(fingerprint(name) for name in (self.corpus, self.voices, self.others) if name)
         return hashlib.sha256(f"{FORMAT} {self.to_json()} {contents}".encode()).hexdigest()[:20]
 
     def to_json(self) -> str:
@@ -236,13 +234,13 @@ PRESETS = {
             normalization="peak",
             equalize=0.5,
         ),
-        model="16C3s2p1-24C3s2p1-32C3s2p1-32FC-10FC",
+        model="R",
         num_steps=4,
         slope=5.0,
         precision="int8-weights",
         pretrained=True,
-        epochs=30,
-        tune_epochs=8,
+        epochs=40,
+        tune_epochs=10,
         batch_size=64,
         learning_rate=2.0e-3,
         schedule="onecycle",
@@ -252,7 +250,7 @@ PRESETS = {
         voices="voices",
         others="voices-words",
         augmentation=Augmentation(),
-        teacher="24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC",
+        teacher="RTeacher",
         from_twin=True,
         readout="membrane",
     ),
@@ -409,7 +407,7 @@ COLUMNS = [
     *("corpus", "split", "validation", "features", "normalization", "epochs", "batch_size", "learning_rate"),
     *("schedule", "seed", "accuracy", "accuracy_membrane", "sparsity_first", "sparsity_window"),
     *("sparsity_all", "parameters", "packed_bytes", "macs", "synops", "seconds", "versions", "commit"),
-    "digest",
+    *("beyond", "digest"),
 ]
 
 
@@ -417,8 +415,9 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     """The records as a table, a row a training, in their order and each once.
 
     Columns: what was trained (as in `Experiment`; `architecture` in the paper's notation, `features` and
-    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`, `commit`, and
-    the experiment's `digest`.
+    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`, `commit`,
+    what goes `beyond` the paper (JSON of the fields that have no column, where they differ from their
+    defaults), and the experiment's `digest`.
     """
     rows = []
     for record in {each.folder: each for each in records}.values():
@@ -427,8 +426,20 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
         done["architecture"] = record.network().architecture
         done["digest"] = record.folder.name
         done["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
+        done["beyond"] = _beyond(record.experiment)
         rows.append({name: done.get(name) for name in COLUMNS})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _beyond(experiment: Experiment) -> str | None:
+    said, usual = (json.loads(each.to_json()) for each in (experiment, Experiment()))
+    features, of_paper = said.pop("features"), usual.pop("features")
+    shown = "kind", "normalization"  # as columns
+    more = {name: value for name, value in features.items() if value != of_paper.get(name)}
+    more = {name: value for name, value in more.items() if name not in shown}
+    fields = {name: value for name, value in said.items() if name not in COLUMNS and value != usual.get(name)}
+    found = fields | ({"features": more} if more else {})
+    return json.dumps(found, sort_keys=True) if found else None
 
 
 def _folder(experiment: Experiment) -> Path:
@@ -519,11 +530,7 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     if experiment.voices or experiment.others or experiment.augmentation:
         train = training_part(experiment, data)
     if experiment.pretrained:
-        spikes_first = experiment.tune_epochs if experiment.from_twin else 0
-        start = run(
-            replace(experiment, precision="fp32", pretrained=False, tune_epochs=spikes_first, refuse=0.0)
-        )
-        kept = start.network().state_dict()
+        kept = run(experiment.of_unrounded()).network().state_dict()
         network.load_state_dict({name: kept[name] for name in network.state_dict()})
     elif experiment.from_twin:
         shown = train[0] if train[0].dim() == 4 else train[0][:, -1]

@@ -17,6 +17,24 @@ def confusion(network: Network, images: torch.Tensor, labels: torch.Tensor, clas
     return confusion_matrix(labels, predict(network, images), labels=range(classes))
 
 
+def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> tuple[pd.DataFrame, float]:
+    """Does an answer of confidence 0.8 hold in 80 % of the cases?
+
+    confidences, right: of each answer, float in 0..1 and bool, `[N]`. Gives a row for each of `bins` equal
+    parts of 0..1 that has answers (their number, mean `confidence` and `accuracy`), and the expected
+    calibration error: |accuracy - confidence|, averaged over all answers (Guo et al., ICML 2017).
+    """
+    of = np.minimum((confidences * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": of, "confidence": confidences, "accuracy": right.astype(float)}).groupby(
+        "bin"
+    )
+    rows = table.agg(
+        answers=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
+    )
+    gaps = (rows["accuracy"] - rows["confidence"]).abs()
+    return rows, float((gaps * rows["answers"]).sum() / len(confidences))
+
+
 def layer_costs(network: Network) -> pd.DataFrame:
     """Each layer's shape, parameters and dense multiply-accumulates (MACs), indexed by layer.
 

@@ -35,6 +35,8 @@ ZOO = {  # name: (architecture, spiking)
     "LeNet": ("6C5-P2-16C5-P2-120FC-84FC-10FC", False),
     "AlexNet": (ALEXNET, False),
     "SpikingAlexNet": (ALEXNET, True),
+    "R": ("16C3s2p1-32C3s2p1-48C3s2p1-52C3s2p1-10FC", True),  # the packaged network, and its teacher
+    "RTeacher": ("24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC", False),
 }
 _MOST_LAYERS, _MOST_STEPS = 64, 1000
 _MOST_VALUES = 2**26  # that all neurons have in all time steps of one recording: 256 MB of each kind

@@ -99,19 +99,32 @@ def players(corpus: Corpus, rows: Sequence[Sequence[int]]) -> HTML:
         corpus: where the clips are.
         rows: indices of clips, one row for each word, the speakers in the same order in each.
     """
-    from IPython.display import HTML, Audio  # only notebooks get here, and they bring IPython
-
-    def player(clip: int) -> str:
-        sound = Audio(corpus.waveforms[clip], rate=corpus.sample_rate, normalize=False).src_attr()
-        name = escape(corpus.names[clip])
-        return f'<td><audio controls style="width: 13em" title="{name}" src="{sound}"></audio></td>'
+    from IPython.display import HTML  # only notebooks get here, and they bring IPython
 
     heads = (f"<th>{escape(corpus.speakers[clip])}</th>" for clip in rows[0])
     table = f"<tr><th></th>{''.join(heads)}</tr>"
     for row in rows:
         word = escape(corpus.classes[corpus.labels[row[0]]])
-        table += f"<tr><th>{word}</th>{''.join(map(player, row))}</tr>"
+        sounds = (_player(corpus.waveforms[clip], corpus.sample_rate, corpus.names[clip]) for clip in row)
+        table += f"<tr><th>{word}</th>{''.join(sounds)}</tr>"
     return HTML(f"<table>{table}</table>")
+
+
+def named_players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
+    """A table of audio players, a row for each of `sounds` `[samples]` with its name, as loud as they are."""
+    from IPython.display import HTML
+
+    rows = (
+        f"<tr><th>{escape(name)}</th>{_player(each, sample_rate, name)}</tr>" for name, each in sounds.items()
+    )
+    return HTML(f"<table>{''.join(rows)}</table>")
+
+
+def _player(sound: np.ndarray, sample_rate: int, name: str) -> str:
+    from IPython.display import Audio
+
+    source = Audio(sound, rate=sample_rate, normalize=False).src_attr()
+    return f'<td><audio controls style="width: 13em" title="{escape(name)}" src="{source}"></audio></td>'
 
 
 def trimmed(axes: Axes, waveform: np.ndarray, sample_rate: int, bounds: Sequence[int]) -> None:

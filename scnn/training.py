@@ -109,12 +109,27 @@ def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
     return (output.membrane if readout == "membrane" or output.spikes is None else output.spikes).sum(dim=0)
 
 
+def answers(
+    network: Network, images: torch.Tensor, readout: str = "spikes"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The class of each image, as in `predict`, and the confidence in it, 0..1: int64 and float32 `[N]`.
+
+    The confidence is that class' share in the softmax of the output membranes, averaged over the time steps.
+    """
+    found = []
+    with torch.no_grad():
+        for part in images.split(_EVALUATION_BATCH):
+            output = network(part)
+            best = scores(output, readout).argmax(dim=1)
+            shares = torch.softmax(output.membrane, dim=-1).mean(dim=0)
+            found.append((best, shares.gather(1, best[:, None])[:, 0]))
+    classes, confidences = zip(*found, strict=True)
+    return torch.cat(classes), torch.cat(confidences)
+
+
 def predict(network: Network, images: torch.Tensor, readout: str = "spikes") -> torch.Tensor:
     """The class of each image, int64 `[N]`: that of most evidence, the first of several equal ones."""
-    with torch.no_grad():
-        return torch.cat(
-            [scores(network(part), readout).argmax(dim=1) for part in images.split(_EVALUATION_BATCH)]
-        )
+    return answers(network, images, readout)[0]
 
 
 def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
