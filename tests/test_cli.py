@@ -14,7 +14,7 @@ import soundfile
 
 from scnn.__main__ import PRETRAINED, main, recognise
 from scnn.data import ESPEAK_FOLDER, load_corpus, split
-from scnn.training import load_network
+from scnn.training import load_network, save_network
 
 QUICK = ["train", "--corpus", "espeak", "--model", "4C5-P4-10FC", "--num-steps", "4", "--epochs", "1"]
 CLIP = str(next(iter(sorted(ESPEAK_FOLDER.glob("7_*.flac")))))
@@ -41,7 +41,7 @@ def test_help_names_every_option_and_its_default(capsys, command):
             "int8-paper",
             "--pretrained",
             "--normalization",
-            "(default: fsdd-1.0.8)",
+            "(paper: fsdd-1.0.8)",
             "AlexNet",
         ):
             assert word in text
@@ -156,6 +156,17 @@ def test_predict_goes_on_behind_a_file_that_cannot_be_used(capsys, tmp_path):
     assert [line.split(": ")[1] for line in err.splitlines()] == list(
         map(str, (silent, text, tmp_path / "none.wav"))
     )
+
+
+def test_below_its_threshold_it_is_not_sure(capsys, tmp_path):
+    network, about = load_network(PRETRAINED)
+    doubtful = tmp_path / "doubtful.safetensors"
+    about["experiment"]["refuse"] = 0.9999
+    save_network(network, doubtful, about)
+    found = json.loads(call(capsys, "predict", "--json", "--network", doubtful, CLIP)[1])
+    assert found["digit"] in about["classes"] and found["sure"] is False
+    assert f"not sure ({found['digit']}?)" in call(capsys, "predict", "--network", doubtful, CLIP)[1]
+    assert "not sure" not in call(capsys, "predict", CLIP)[1]
 
 
 def test_predict_takes_any_rate_and_channels(capsys, tmp_path):
