@@ -1,0 +1,166 @@
+"""The live page of a network: it answers in the browser what is said to it, and shows every layer's spikes.
+
+The page's sources are the modules of `page/`. Browsers load no modules from a file that is opened without a
+server, so `write` puts them into one plain script, beside a script with the network (its WebAssembly in
+base64, and what the page must know of it) and one with recordings to try.
+
+    python -m scnn.deploy.live        writes the book's page into book/_static/live, from FSDD
+"""
+
+import argparse
+import base64
+import html
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scnn import listen
+from scnn.data import load_corpus
+from scnn.deploy import load_program, measure
+from scnn.deploy.compiler import wasm
+from scnn.deploy.emit import SOURCES
+from scnn.deploy.quantize import Program, most_steps
+from scnn.metrics import layer_costs
+from scnn.training import load_network
+
+PAGE = Path(__file__).parent / "page"
+PRETRAINED = Path(__file__).parents[1] / "pretrained" / "digits.safetensors"
+MODULES = (SOURCES / "scnn.mjs", PAGE / "gate.mjs", PAGE / "network.mjs", PAGE / "live.mjs")
+GATE = (
+    "frames highpass open close quiet lowest short long memory known hangover before after shortest longest"
+)
+FSDD = (
+    "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), "
+    "CC BY-SA 4.0. The network has learnt from other takes of these six speakers. The noise is a computer's."
+)
+
+
+class Sample(NamedTuple):
+    """A recording to try: what its button says, its class (None: not one), and int16 [samples]."""
+
+    title: str
+    label: str | None
+    pcm: np.ndarray
+
+
+def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, Any]:
+    """What the page must know of a network file, its WebAssembly among it.
+
+    With `clips`, int16 [samples] each, it has the instructions a recording took a Cortex-M4 on average.
+    Raises `ValueError` for a network without spikes or membranes to show, and as `load_program`.
+    """
+    made, said = load_network(network)
+    readout = said["experiment"].get("readout", "spikes") if "experiment" in said else "spikes"
+    program = load_program(network, readout=readout)
+    if not program.spiking or readout != "membrane":
+        raise ValueError(
+            f"{network}: the live page wants a spiking network that is read out by membrane, not "
+            f"{'a ReLU network' if not program.spiking else readout}"
+        )
+    f = program.front_end.features
+    return {
+        "architecture": program.architecture,
+        "classes": program.classes,
+        "rate": program.front_end.sample_rate,
+        "steps": program.steps,
+        "most_steps": most_steps(program),
+        "unit": float(program.layers[-1].scale.max()),
+        "refuse": said["experiment"].get("refuse", 0.0),
+        "instructions": _instructions(program, clips) if len(clips) else None,
+        "image": {"height": f.height, "width": f.width},
+        "layers": [
+            {
+                "name": layer.name,
+                "kernel": layer.notation.kernel,
+                "stride": layer.notation.stride,
+                "padding": layer.notation.padding,
+                "units": layer.notation.units,
+                "before": layer.before,
+                "shape": layer.shape,
+                "macs": int(macs),
+            }
+            for layer, macs in zip(program.layers, layer_costs(made)["macs"], strict=True)
+        ],
+        "gate": {name: getattr(listen, f"_{name.upper()}") for name in GATE.split()},
+        "wasm": base64.b64encode(wasm(program)).decode(),
+    }
+
+
+def _instructions(program: Program, clips: Sequence[np.ndarray]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        table = measure.instructions(measure.CortexM(program, folder), clips)
+    return round(table.loc["sum", "mean"])
+
+
+def bundle() -> str:
+    """The modules of the page as one plain script: they run in their order, and share their names."""
+    text = "\n".join(path.read_text() for path in MODULES)
+    text = re.sub(r"^import .*;\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^export (?=(async )?(function|class|const)\b)", "", text, flags=re.MULTILINE)
+    return f"// Written by scnn.deploy.live from the modules of scnn/deploy/page.\n(() => {{\n{text}}})();\n"
+
+
+def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], source: str = "") -> list[Path]:
+    """The scripts and the style of a live page in `folder`, which is made if need be; what was written.
+
+    `source` says where the samples are from. Raises as `about`.
+    """
+    folder = Path(folder)
+    known = about(network, [sample.pcm for sample in samples])
+    clips = [
+        {"title": title, "label": label, "samples": base64.b64encode(pcm.astype("<i2").tobytes()).decode()}
+        for title, label, pcm in samples
+    ]
+    recordings = {"source": source, "samples": clips}
+    files = {
+        "live.css": (PAGE / "live.css").read_text(),
+        "live.js": bundle(),
+        "network.js": f"globalThis.scnnNetwork = {json.dumps(known, indent=1)};\n",
+        "samples.js": f"globalThis.scnnSamples = {json.dumps(recordings, indent=1)};\n",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def write_page(folder: Path | str, title: str, introduction: str) -> Path:
+    """`index.html` beside what `write` has written: a page that opens without a server."""
+    text = (PAGE / "index.html").read_text()
+    text = text.replace("@TITLE@", html.escape(title)).replace("@INTRODUCTION@", html.escape(introduction))
+    path = Path(folder) / "index.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def digits() -> list[Sample]:
+    """Take 0 of each digit in FSDD, which is tested on, the speakers in turn; half a second of noise."""
+    corpus = load_corpus("fsdd")
+    speakers = sorted(set(corpus.speakers.tolist()))
+    samples = []
+    for digit, name in enumerate(corpus.classes):
+        speaker = speakers[digit % len(speakers)]
+        chosen = (corpus.labels == digit) & (corpus.speakers == speaker) & (corpus.takes == 0)
+        pcm = np.rint(corpus.waveforms[int(np.flatnonzero(chosen)[0])] * 32768).astype(np.int16)
+        samples.append(Sample(f"{name} ({speaker})", name, pcm))
+    noise = np.random.default_rng(0).normal(0, 2000, 4000).astype(np.int16)
+    return [*samples, Sample("noise", None, noise)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m scnn.deploy.live", description="Write the book's live page.")
+    parser.add_argument("network", nargs="?", type=Path, default=PRETRAINED)
+    parser.add_argument("--out", type=Path, default=Path("book") / "_static" / "live")
+    options = parser.parse_args()
+    for path in write(options.network, options.out, digits(), FSDD):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

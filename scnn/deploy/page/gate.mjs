@@ -1,0 +1,180 @@
+// From a microphone to words: resampling, and the gate of scnn.listen.
+
+// Samples at another rate: a low-pass of windowed sines, read at the places of the new samples.
+export class Resampler {
+  constructor(from, to, crossings = 16) {
+    this.step = from / to;
+    const cut = Math.min(1, to / from) * 0.94; // of the lower Nyquist frequency; the rest is for the slope
+    this.reach = Math.ceil(crossings / cut);
+    this.weight = (t) => {
+      const x = Math.PI * t * cut;
+      return Math.abs(t) >= this.reach
+        ? 0 : cut * (x ? Math.sin(x) / x : 1) * Math.cos((Math.PI * t) / (2 * this.reach)) ** 2;
+    };
+    this.kept = new Float32Array(this.reach); // silence before the first sample
+    this.place = this.reach; // of the next new sample among those that are kept
+  }
+
+  feed(samples) {
+    if (this.step === 1) return samples;
+    const all = joined(this.kept, samples);
+    const out = [];
+    for (; this.place + this.reach < all.length; this.place += this.step) {
+      let sum = 0;
+      for (let i = Math.ceil(this.place - this.reach); i <= this.place + this.reach; i++) {
+        sum += all[i] * this.weight(i - this.place);
+      }
+      out.push(sum);
+    }
+    const drop = Math.floor(this.place) - this.reach;
+    this.kept = all.slice(drop);
+    this.place -= drop;
+    return Float32Array.from(out);
+  }
+}
+
+// Words in a stream of samples, float in -1..1: `feed` gives those that are complete. See scnn.listen.Gate, whose
+// constants, in frames of 10 ms and ratios of power, are `constants`.
+export class Gate {
+  constructor(rate, constants) {
+    Object.assign(this, constants, { rate });
+    this.length = Math.floor(rate / this.frames);
+    const k = Math.tan((Math.PI * this.highpass) / rate);
+    const unit = 1 / (1 + Math.SQRT2 * k + k * k);
+    this.b = [unit, -2 * unit, unit];
+    this.a = [2 * (k * k - 1) * unit, (1 - Math.SQRT2 * k + k * k) * unit];
+    this.state = null;
+    this.kept = new Float32Array(0); // from frame `first` on
+    this.power = 0;
+    this.filled = 0; // samples of the frame that is not complete yet
+    this.first = this.now = this.free = 0;
+    this.powers = [];
+    this.floors = [];
+    this.opened = null;
+  }
+
+  feed(samples) {
+    const found = [];
+    if (!samples.length) return found;
+    this.kept = joined(this.kept, samples);
+    this.state ??= [-this.b[0] * samples[0], this.b[2] * samples[0]];
+    for (const x of samples) {
+      const y = this.b[0] * x + this.state[0];
+      this.state = [this.b[1] * x - this.a[0] * y + this.state[1], this.b[2] * x - this.a[1] * y];
+      this.power += y * y;
+      if (++this.filled === this.length) {
+        const word = this.look(this.power / this.length);
+        if (word) found.push(word);
+        this.now++;
+        this.power = this.filled = 0;
+      }
+    }
+    const keep = (this.opened ?? this.now) - this.before;
+    if (keep > this.first) {
+      this.kept = this.kept.slice((keep - this.first) * this.length);
+      this.first = keep;
+    }
+    return found;
+  }
+
+  flush() {
+    return this.opened === null ? [] : [this.end()].filter(Boolean);
+  }
+
+  // What has been heard of a word that is not complete yet, or null.
+  soFar() {
+    return this.opened === null || this.above < this.shortest ? null : this.cut();
+  }
+
+  look(power) {
+    const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    this.powers = [...this.powers, power].slice(-this.long);
+    const level = mean(this.powers.slice(-this.short));
+    this.floors = [...this.floors, mean(this.powers)].slice(-this.memory);
+    this.floor = Math.max(Math.min(...this.floors), this.lowest);
+    if (this.floors.length < this.known) this.floor = Math.min(this.floor, this.quiet);
+    if (this.opened === null) {
+      if (level <= this.open * this.floor) return null;
+      [this.opened, this.peak, this.above] = [this.now, 0, 0];
+    }
+    if (level > this.close * this.floor) this.last = this.now;
+    if (level > this.open * this.floor) this.above++;
+    this.peak = Math.max(this.peak, level);
+    const over = this.now - this.last >= this.hangover || this.now - this.opened >= this.longest;
+    return over ? this.end() : null;
+  }
+
+  cut() {
+    const start = Math.max(this.opened - this.before, this.free, this.first);
+    const end = this.last + 1 + this.after;
+    const part = this.kept.slice((start - this.first) * this.length, (end - this.first) * this.length);
+    return { start: (start * this.length) / this.rate, samples: part, end };
+  }
+
+  end() {
+    const word = this.cut();
+    this.opened = null;
+    if (this.above < this.shortest || this.peak <= this.open * this.floor) return null;
+    this.free = word.end;
+    return word;
+  }
+}
+
+// As 16-bit numbers, as the network takes them.
+export function pcm(samples) {
+  return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, Math.round(x * 32768))));
+}
+
+// An audio file's samples at `rate`, its channels averaged. Rejects what the browser cannot decode.
+export async function decoded(bytes, rate) {
+  const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
+  const mixed = new Float32Array(audio.length);
+  for (let channel = 0; channel < audio.numberOfChannels; channel++) {
+    audio.getChannelData(channel).forEach((x, i) => { mixed[i] += x / audio.numberOfChannels; });
+  }
+  return mixed;
+}
+
+const WORKLET = `registerProcessor("scnn", class extends AudioWorkletProcessor {
+  process([input]) {
+    if (input[0]) this.port.postMessage(input[0].slice());
+    return true;
+  }
+});`;
+
+// Hand the microphone's samples at `rate` to `heard`, block by block; resolves to a function that stops it.
+export async function microphone(rate, heard) {
+  const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, ...raw } });
+  const context = new AudioContext();
+  await context.resume();
+  const source = context.createMediaStreamSource(stream);
+  const resampler = new Resampler(context.sampleRate, rate);
+  const take = (block) => heard(resampler.feed(block));
+  let node;
+  try {
+    const code = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
+    await context.audioWorklet.addModule(code);
+    URL.revokeObjectURL(code);
+    node = new AudioWorkletNode(context, "scnn");
+    node.port.onmessage = ({ data }) => take(data);
+  } catch { // an older browser, or one that takes no worklet from a file
+    node = context.createScriptProcessor(1024, 1, 1);
+    node.onaudioprocess = ({ inputBuffer }) => take(inputBuffer.getChannelData(0).slice());
+  }
+  source.connect(node);
+  node.connect(context.destination); // which hears silence
+  return async () => {
+    stream.getTracks().forEach((track) => track.stop());
+    source.disconnect();
+    node.disconnect();
+    await context.close();
+  };
+}
+
+function joined(first, second) {
+  const all = new Float32Array(first.length + second.length);
+  all.set(first);
+  all.set(second, first.length);
+  return all;
+}
