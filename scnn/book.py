@@ -35,7 +35,7 @@ _START = 600  # seconds for a kernel to start in, on a machine that does much el
 _ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
-PICTURES = {"01_features": "fig-01-steps", "03_training": "fig-03-maps"}  # of the README and the landing page
+PICTURES = {"03_training": "fig-03-maps"}  # of the README and of previews
 COMMITTED = (
     "This page was not run with the others of this book. What it shows is the committed run, at the paper's "
     "scale and on the paper's recordings."

@@ -1,18 +1,25 @@
-"""The site's own extensions: how a notebook is laid out for reading."""
+"""The site: how notebooks are laid out for reading, the picture of the landing page, and its numbers."""
 
+import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
+import numpy as np
 import pytest
+import soundfile
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 ROOT = Path(__file__).parents[1]
 RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
 
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
+sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "book")]
 import docstrings  # noqa: E402
+import hero  # noqa: E402
 import pages  # noqa: E402
+
+from scnn.data import load_corpus  # noqa: E402
 
 FINDINGS = (
     "A table.\n\n## What we found\n\n- It works.\n\n### Exercises\n\n1. Try.\n\nNext: [more](more.ipynb)."
@@ -86,3 +93,73 @@ def test_every_page_keeps_its_text_and_outputs(path):
 def test_a_list_in_a_docstring_ends_where_its_indentation_does():
     plain = ["Holds", "- a", "  more", "- b", "and text"]
     assert docstrings.convert(plain) == ["Holds", "", "- a", "  more", "- b", "", "and text", ""]
+
+
+# --- the landing page -------------------------------------------------------------------------------------
+
+
+def test_a_map_is_drawn_where_it_is_not_zero():
+    strength = np.zeros((4, 4))
+    strength[1, 2], strength[3, 0] = 1.0, 0.1
+    drawn = hero.pixels(strength, "blue")
+    side = hero.SIDE / 4
+    assert re.findall(r"M([\d.]+) ([\d.]+)h", drawn) == [
+        ("0.00", f"{3 * side:.2f}"),  # the faint one first
+        (f"{2 * side:.2f}", f"{side:.2f}"),
+    ]
+    assert 'opacity="1.00"' in drawn and hero.pixels(np.zeros((4, 4)), "blue") == ""
+
+
+def test_every_output_spike_is_a_tick_and_the_answer_is_coloured():
+    spikes = np.zeros((5, 3))
+    spikes[:, 1], spikes[2, 0] = 1, 1
+    drawn = hero.race(spikes, answer=1)
+    assert drawn.count("v") == 6
+    assert re.findall(r'fill="\{(\w+)\}">(\d)', drawn) == [("ink", "0"), ("orange", "1"), ("ink", "2")]
+
+
+def test_the_picture_is_the_same_in_both_themes():
+    light, dark = (ElementTree.parse(ROOT / f"book/_static/hero-{theme}.svg") for theme in ("light", "dark"))
+
+    def parts(picture):
+        return [(one.tag, one.get("d"), one.text) for one in picture.iter()]
+
+    assert parts(light) == parts(dark) and len(parts(light)) > 30
+    assert {one.get("fill") for one in light.iter()} != {one.get("fill") for one in dark.iter()}
+
+
+def test_the_word_of_the_picture_is_the_recording_of_the_corpus(fsdd):
+    corpus = load_corpus("fsdd-1.0.8")
+    sound, rate = soundfile.read(ROOT / "book" / "_static" / "word.wav", dtype="float32")
+    clips = np.flatnonzero((corpus.speakers == "jackson") & (corpus.takes == 0))
+    (clip,) = (one for one in clips if corpus.classes[corpus.labels[one]] == hero.DIGIT)
+    assert rate == corpus.sample_rate
+    np.testing.assert_allclose(sound, corpus.waveforms[clip], atol=1e-4)
+
+
+def glued(page):
+    """The numbers that a committed run hands to the text, by key."""
+    outputs = (
+        one
+        for cell in nbformat.read(ROOT / "book" / "runs" / f"{page}.ipynb", 4).cells
+        for one in cell.get("outputs", ())
+        if "scrapbook" in one.get("metadata", {})
+    )
+    return {one.metadata["scrapbook"]["name"]: next(iter(one.data.values())) for one in outputs}
+
+
+def test_the_findings_of_the_readme_are_those_of_the_committed_runs():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    layers, table = glued("05_layers"), glued("08_table")
+    said = re.search(r"In Model A (\d+) % of them .*? and ([\d.]+) % belong", text).groups()
+    assert said == (
+        f"{float(layers['first_padding_raw']):.0f}",
+        f"{float(layers['first_sparse_raw']):.1f}",
+    )
+    said = re.search(r"and (\d+) times fewer operations .*? gets ([\d.]+) ± .*? B ([\d.]+) ±", text).groups()
+    accuracies = [float(table[f"accuracy_{one}_fp32"]) for one in ("cnn", "b10")]
+    assert said == (f"{float(table['b_macs_times']):.0f}", *(f"{one:.1f}" for one in accuracies))
+    assert 0 < accuracies[1] - accuracies[0] < 0.5
+    said = re.search(r"costs our Model A (\d+) points.*? it costs ([\d.]+) ", text).groups()
+    lost = float(table["lost_a10_int8_paper"]), float(table["lost_a10_int8"])
+    assert said == (f"{lost[0]:.0f}", f"{lost[1]:.1f}")

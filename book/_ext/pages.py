@@ -111,7 +111,7 @@ def describe(app, pagename, templatename, context, doctree):
     found = {"og:title": context["title"], "og:description": text, "og:type": "article"}
     if app.config.html_baseurl:
         found["og:url"] = f"{app.config.html_baseurl}{pagename}.html"
-        found["og:image"] = f"{app.config.html_baseurl}_static/preview.png"
+        found["og:image"] = f"{app.config.html_baseurl}_static/fig-03-maps.png"
     lines = [_meta("name", "description", text)]
     lines += [_meta("property", name, value) for name, value in found.items()]
     context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
