@@ -41,7 +41,7 @@ _ACCENTS = (
     "en-gb-x-gbclan",
     "en-gb-x-gbcwmd",
 )
-_WOMEN = "f1 f2 f3 f4 f5 Alicia Andrea Annie anika aunty belinda grandma steph steph2 steph3 zac".split()
+WOMEN = "f1 f2 f3 f4 f5 Alicia Andrea Annie anika aunty belinda grandma steph steph2 steph3 zac".split()
 _MEN = """
     m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt3 klatt4 klatt5 klatt6 croak Alex Andy Denis Diogo Gene Gene2
     Henrique Hugo Jacky Lee Mario Michael Mike Nguyen Reed Storm adam antonio benjamin boris david ed edward
@@ -50,7 +50,7 @@ _MEN = """
     """.split()
 _WHISPERS = ("en-us+whisper", "en-us+whisperf", "en-gb-x-rp+whisperf")
 VOICES = (
-    *(f"{_ACCENTS[(n + 3 * k) % 8]}+{name}" for n, name in enumerate(_WOMEN) for k in range(3)),
+    *(f"{_ACCENTS[(n + 3 * k) % 8]}+{name}" for n, name in enumerate(WOMEN) for k in range(3)),
     *(f"{_ACCENTS[n % 8 if n % 2 else 0]}+{name}" for n, name in enumerate(_MEN)),
     *_WHISPERS,
 )

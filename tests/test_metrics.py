@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scnn.metrics import activity, confusion, layer_costs, macs, sparsity, summary, window_of
+from scnn.metrics import activity, calibration, confusion, layer_costs, macs, sparsity, summary, window_of
 from scnn.models import Network, build
 from scnn.neurons import Output
 
@@ -177,3 +177,13 @@ def test_a_summary_has_mean_deviation_and_interval_of_each_group():
     assert found.loc["B", "accuracy_sd"] == pytest.approx(0.1)
     assert found.loc["B", "accuracy_ci"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
     assert np.isnan(found.loc["A", "accuracy_sd"])
+
+
+def test_calibration_compares_confidence_and_accuracy():
+    confidences = np.array([0.05, 0.85, 0.82, 0.88, 0.81, 1.0])
+    right = np.array([False, True, True, True, False, True])
+    rows, error = calibration(confidences, right)
+    assert rows.index.tolist() == [0, 8, 9] and rows["answers"].tolist() == [1, 4, 1]
+    assert rows["accuracy"].tolist() == [0.0, 0.75, 1.0]
+    assert rows["confidence"].tolist() == pytest.approx([0.05, 0.84, 1.0])
+    assert error == pytest.approx((0.05 + 4 * 0.09 + 0) / 6)

@@ -129,6 +129,14 @@ def test_ties_go_to_the_first_class():
     assert predict(replaying(output), torch.arange(4)).tolist() == [0, 3, 4, 6]
 
 
+def test_confidence_is_the_answer_s_share_in_the_membranes():
+    output = random_output()
+    best, confidences = training.answers(replaying(output), torch.arange(7), "membrane")
+    assert torch.equal(best, output.membrane.sum(0).argmax(1))
+    shares = torch.softmax(output.membrane, -1).mean(0)
+    assert torch.equal(confidences, torch.stack([shares[n, best[n]] for n in range(7)]))
+
+
 def test_evaluation_averages_over_all_recordings():
     output, labels = (
         random_output(count=130),
