@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     export.add_argument("--bits", type=int, metavar="N", help="of a weight: 8 (default), 4 or 2")
     export.add_argument(
-        "--readout", choices=READOUTS, default="spikes", help="what decides (default: %(default)s)"
+        "--readout", choices=READOUTS, help="what decides (default: as the network was trained to be read)"
     )
     export.set_defaults(call=_export)
     return parser

@@ -8,8 +8,7 @@ import torch
 
 from scnn.data import load_corpus
 from scnn.deploy import reference
-from scnn.deploy.frontend import UNIT, FrontEnd
-from scnn.deploy.frontend import trim_bounds as trim_bounds_in_integers
+from scnn.deploy.frontend import FrontEnd
 from scnn.deploy.quantize import FINE, Leak, convert, load_program, report, rounded
 from scnn.experiment import Experiment, load_data, run
 from scnn.features import Features, image, trim_bounds
@@ -26,6 +25,10 @@ OTHERS = [
     replace(LOGMEL, frame=512, hop=100, bands=16, width=12),
     replace(LOGMEL, frame=2048, height=31, width=33),
 ]
+PEAK = replace(
+    LOGMEL, hop=128, preemphasis=0.97, trim_frame=512, crop="loudest", normalization="peak", equalize=0.5
+)
+PEAKS = [PEAK, replace(PEAK, bands=16, width=12, range_db=80, equalize=0), replace(PEAK, frame=512, hop=99)]
 
 
 def int16(waveform: np.ndarray) -> np.ndarray:
@@ -46,15 +49,18 @@ def trained(home):
     )
 
 
-@pytest.mark.parametrize("features", [LOGMEL, *OTHERS], ids=lambda f: f"{f.normalization}-{f.frame}")
+@pytest.mark.parametrize(
+    "features", [LOGMEL, *OTHERS, *PEAKS], ids=lambda f: f"{f.normalization}-{f.frame}-{f.width}"
+)
 def test_the_front_end_gives_the_image_of_the_features(clips, features):
     front_end = FrontEnd(features)
     for pcm in clips:
         wanted = image(pcm / np.float32(32768), 8000, features)
         found, (left, right) = front_end.image(pcm)
-        assert np.abs(found / UNIT - wanted.values[0, 0].numpy()).max() < (
+        assert np.abs(found / front_end.unit - wanted.values[0, 0].numpy()).max() < (
             0.2 if features == OTHERS[1] else 0.03
         )
+        assert np.abs(found).max() <= front_end.largest
         columns = np.flatnonzero(wanted.window[0].any(dim=0))
         assert (left, right) == (columns[0], columns[-1] + 1)
 
@@ -63,16 +69,18 @@ def test_the_front_end_applies_the_constants_of_a_training_set(clips):
     front_end = FrontEnd(replace(LOGMEL, normalization="train"), constants=(-41.5, 17.25))
     plain = image(clips[0] / np.float32(32768), 8000, replace(LOGMEL, normalization="none"))
     wanted = torch.where(plain.window, (plain.values[:, 0] + 41.5) / 17.25, 0)
-    assert np.abs(front_end.image(clips[0])[0] / UNIT - wanted[0].numpy()).max() < 0.02
+    assert np.abs(front_end.image(clips[0])[0] / front_end.unit - wanted[0].numpy()).max() < 0.02
 
 
-@pytest.mark.parametrize("features", [LOGMEL, OTHERS[3]], ids=["256", "2048"])
+@pytest.mark.parametrize("features", [LOGMEL, OTHERS[3], PEAK], ids=["256", "2048", "peak"])
 def test_loudest_samples_stay_within_the_declared_ranges(features):
     front_end = FrontEnd(features)
     square = np.where(np.arange(6000) // 9 % 2, 32767, -32768).astype(np.int64)
     alternating = np.where(np.arange(6000) % 2, 32767, -32768).astype(np.int64)
     noise = np.random.default_rng(0).choice([-32768, 32767], 6000)
     for samples in (square, alternating, noise, np.full(6000, -32768)):
+        samples = front_end.emphasised(samples)
+        assert np.abs(samples).max() < 2**29
         frames = front_end.frames(samples)
         assert np.abs(frames).max() < 2**29
         spectrum = front_end._fft(frames[:, 0::2], frames[:, 1::2])
@@ -86,7 +94,7 @@ def test_trimming_in_integers_is_that_of_the_features(clips):
         front_end = FrontEnd(replace(LOGMEL, trim_db=trim_db))
         for pcm in clips:
             (wanted,) = trim_bounds([pcm / np.float32(32768)], trim_db)
-            assert trim_bounds_in_integers(pcm.astype(np.int64), front_end.trim) == tuple(wanted)
+            assert front_end.trim_bounds(front_end.emphasised(pcm)) == tuple(wanted)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +106,7 @@ def test_trimming_in_integers_is_that_of_the_features(clips):
         ({"bands": 128, "height": 128, "width": 200}, "bands=128, width=200"),
         ({"trim_db": 70.0}, "trim_db=70"),
         ({"normalization": "train"}, "normalization='train'"),
+        ({"crop": "loudest", "hop": 4096}, "hop=4096, width=28"),
     ],
 )
 def test_features_without_an_integer_form_are_refused_by_name(change, message):
@@ -198,7 +207,7 @@ def test_a_relu_network_is_converted_with_clips_for_calibration(trained):
         torch.nn.functional.cross_entropy(network(images).membrane[0], labels).backward()
         optimizer.step()
     program = convert(network, FrontEnd(LOGMEL), calibration=images)
-    found = reference.run(program, np.rint(images[:, 0].numpy() * UNIT).astype(np.int16))
+    found = reference.run(program, np.rint(images[:, 0].numpy() * program.front_end.unit).astype(np.int16))
     assert (found.answers == predict(network, images).numpy()).mean() > 0.97
     assert found.hidden[0].max() == 255
     with pytest.raises(ValueError, match="calibration"):
@@ -222,12 +231,19 @@ def test_networks_without_an_integer_form_are_refused_by_name(built, options, me
         convert(network, FrontEnd(LOGMEL), **options)
 
 
-def test_the_official_clips_of_fsdd_cost_at_most_half_a_point(fsdd):
-    features = replace(LOGMEL, trim_db=40.0)
+@pytest.mark.parametrize(
+    ("features", "precision"),
+    [(replace(LOGMEL, trim_db=40.0), "fp32"), (replace(PEAK, hop=256), "int4-weights")],
+)
+def test_the_official_clips_of_fsdd_cost_at_most_half_a_point(fsdd, features, precision):
     record = run(Experiment(corpus="fsdd", split="official", features=features, model="4C3s2p1-P2-32FC-10FC",
-                            num_steps=4, epochs=4))  # fmt: skip
+                            num_steps=4, epochs=4, learning_rate=3.0e-3, readout="membrane",
+                            precision=precision))  # fmt: skip
     data = load_data(record.experiment)
     images, labels = data.part(data.split.test)
     pcm = [int16(data.corpus.waveforms[i]) for i in data.split.test]
-    program = load_program(record.folder / "network.safetensors", readout="membrane")
-    assert report(program, record.network(), images, pcm, labels)["cost"] <= 0.5
+    program = load_program(record.folder / "network.safetensors")
+    assert program.readout == "membrane"
+    found = report(program, record.network(), images, pcm, labels)
+    assert found["float"] > 0.6
+    assert found["cost"] <= 0.5

@@ -21,6 +21,8 @@ from scnn.quantization import Recipe
 LOGMEL = Features(
     kind="logmel", bands=16, height=18, width=24, frame=128, hop=256, trim_db=30, normalization="clip"
 )
+PEAK = {"hop": 100, "preemphasis": 0.97, "trim_frame": 512, "crop": "loudest", "normalization": "peak",
+        "equalize": 0.5}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def network(home):
     return record.folder / "network.safetensors"
 
 
-def lively(notation: str, clips, spiking: bool = True, bits: int = 8, seed: int = 0, **options):
+def lively(notation: str, clips, spiking: bool = True, bits: int | None = None, seed: int = 0, **options):
     """A program of random weights, large enough that every layer has something to say."""
     features = replace(LOGMEL, **options.pop("features", {}))
     shape = (1, features.height, features.width)
@@ -61,6 +63,8 @@ RANDOM = {
     "no reset": ("3C2-P2-6FC", {"num_steps": 5, "reset": "none", "features": {"normalization": "band"}}),
     "untrimmed": ("8C3s3p1-8FC", {"features": {"trim_db": None, "normalization": "none"}, "num_steps": 4}),
     "many rows": ("24C3p1-33FC-10FC", {"num_steps": 4, "seed": 5}),
+    "below the peak": ("4C3s2p1-6C3s2p1-10FC", {"num_steps": 4, "features": PEAK}),
+    "trained with 4 bits": ("5C3s2p1-12FC-10FC", {"num_steps": 4, "precision": "int4-weights", "seed": 7}),
     "relu": ("6C3s2p1-P2-9C3p1-12FC-10FC", {"spiking": False}),
     "relu, 4 bits": ("5C3s2-7C3s2p1-P3s1-10FC", {"spiking": False, "bits": 4, "features": {"frame": 512}}),
 }
@@ -260,3 +264,15 @@ def test_a_trained_recipe_keeps_its_own_weights():
     program = convert(trained, FrontEnd(LOGMEL))
     assert [layer.bits for layer in program.layers] == [4, 4]
     assert json.loads(program.proof()["bits"].to_json(orient="values")) == [4, 4]
+
+
+def test_outputs_of_own_scales_are_brought_to_one(clips):
+    """Of a network trained with a scale for each output, membranes compare as in training."""
+    network = build("10FC", num_steps=4, input_shape=(1, 18, 24), precision="int4-weights")
+    with torch.no_grad():
+        network.weights[0].weight *= torch.linspace(0.1, 1, 10)[:, None]
+    program = convert(network, FrontEnd(LOGMEL), readout="membrane")
+    taken = program.front_end.images(clips)
+    wanted = network(torch.from_numpy(taken[:, None] / np.float32(256))).membrane.sum(dim=0).detach().numpy()
+    found = reference.run(program, taken).scores * program.layers[0].scale.max()
+    assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()

@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("network", nargs="?", type=Path, help=f"default: {MODEL}, trained on the corpus")
     parser.add_argument("--corpus", help="default: fsdd where it can be had, or else espeak")
     parser.add_argument("--bits", type=int)
-    parser.add_argument("--readout", choices=READOUTS, default="membrane")
+    parser.add_argument("--readout", choices=READOUTS, help="default: the network's own")
     parser.add_argument(
         "--clips", type=int, default=30, help="recordings on a Cortex-M (default: %(default)s)"
     )

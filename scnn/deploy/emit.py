@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from scnn.deploy import reference
-from scnn.deploy.frontend import RANGE, TRIM_FLOOR
+from scnn.deploy.frontend import PEAK_SHIFT, QUIETER, RANGE
 from scnn.deploy.quantize import LANES, Layer, Program
 
 SOURCES = Path(__file__).parent / "c"
 COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "main.c")
 CORE = ("scnn_frontend.c", "scnn_network.c")  # what an application compiles
 _RESETS = ("none", "subtract", "zero")
+_NORMALIZATIONS = ("fixed", "clip", "band", "peak")
 _STRUCT = """struct scnn_layer {
     int32_t channels, height, width;              /* what comes in */
     int32_t outputs, out_height, out_width;       /* what goes out, after the pooling */
@@ -68,6 +69,7 @@ def _model(program: Program, table: Tables) -> str:
     front_end, layers = program.front_end, program.layers
     f = front_end.features
     mean, gain, shift = front_end.fixed or (0, 0, 0)
+    levels, peak_gain, equalize = front_end.peak
     rows = [0] + [_inputs(layer) for layer in layers[1:]]
     if not program.spiking:
         rows = [0] + [_inputs(layer) for layer in layers[1:] if layer.notation.kernel]
@@ -82,13 +84,20 @@ def _model(program: Program, table: Tables) -> str:
         "WIDTH": f.width,
         "EMPHASIS": front_end.emphasis,
         "TRIM": front_end.trim,
-        "TRIM_FLOOR": TRIM_FLOOR,
+        "TRIM_FRAME": f.trim_frame,
+        "TRIM_FLOOR": f"{front_end.trim_floor}u",
+        "QUIETER": QUIETER,
+        "LOUDEST": int(f.crop == "loudest"),
         "OFFSET": front_end.offset,
         "RANGE": RANGE,
-        "STANDARDISE": {"clip": 1, "band": 2}.get(f.normalization, 0),
+        "NORMALIZATION": f"SCNN_{'FIXED' if front_end.fixed else f.normalization.upper()}",
         "MEAN": mean,
         "GAIN": gain,
         "SHIFT": shift,
+        "PEAK_RANGE": levels,
+        "PEAK_GAIN": peak_gain,
+        "PEAK_SHIFT": PEAK_SHIFT,
+        "EQUALIZE": equalize,
         "SPIKING": int(program.spiking),
         "STEPS": program.steps,
         "MEMBRANE": int(program.readout == "membrane"),
@@ -107,8 +116,12 @@ def _model(program: Program, table: Tables) -> str:
         "#define SCNN_ALIGNED __attribute__((aligned(4)))\n#else\n#define SCNN_ALIGNED\n#endif",
         "\n".join(f"#define SCNN_{name} {value}" for name, value in defines.items()),
         f"#define SCNN_CLASS_NAMES {{{names}}}",
-        "/* What a spike does to the membrane at the next time step. */\n"
-        + "\n".join(f"#define SCNN_{name.upper()} {i}" for i, name in enumerate(_RESETS)),
+        "/* What a spike does to the membrane at the next time step, and how the image is normalised. */\n"
+        + "\n".join(
+            f"#define SCNN_{n.upper()} {i}"
+            for names in (_RESETS, _NORMALIZATIONS)
+            for i, n in enumerate(names)
+        ),
         _STRUCT,
         "#ifdef SCNN_FRONTEND_TABLES",
         *_front_end_tables(program, table),
@@ -168,9 +181,10 @@ def _layer(program: Program, index: int, table: Tables) -> str:
             arrays["quiet"] = quiet(layer, program.steps), "int32"
         spikes, _ = reference.fire(layer, zero, program.steps)
         background = np.sum([spikes[t, 0] << t for t in range(program.steps)], axis=0)
-    elif layer.multiplier is not None:
-        arrays["multiplier"] = layer.multiplier, "int32"
+    elif index < len(program.layers) - 1:
         background = np.clip((layer.bias * layer.multiplier + 2**31) >> 32, 0, 255)
+    if layer.multiplier is not None:
+        arrays["multiplier"] = layer.multiplier, "int32"
     if notation.kernel:
         arrays["background"] = background, "uint8"
     values = [f".{field} = {value}" for field, value in fields.items()]

@@ -1,15 +1,20 @@
 """The log-mel image in fixed point: int16 samples in, int16 pixels out, the same bits on every machine.
 
-It follows `scnn.features` step by step: trim, frames centred on every hop-th sample, Hann window, spectrum,
-mel bands, level, 80 dB of range, standardisation. Every product and sum below is one of whole numbers, `>>`
-rounds down, and no value leaves the range of the type that the C keeps it in.
+It follows `scnn.features` step by step: pre-emphasis, trim, frames centred on every hop-th sample, Hann
+window, spectrum, mel bands, level, 80 dB of range, normalisation. Every product and sum below is one of whole
+numbers, `>>` rounds down, and no value leaves the range of the type that the C keeps it in.
 
-    sample    ((x[n] << 13) - emphasis x[n-1]) window[n] >> 16      int32, below 2^28
+    sample    y[n] = (x[n] << 13) - emphasis x[n-1]                 int32, below 2^29
+    energy    sum of (y[n] >> 6)^2, for trimming and cropping       uint64, below 2^62
+    frame     y[n] window[n] >> 16                                  int32, below 2^28
     spectrum  an FFT of half the frame, halved at every stage       int32, below 2^30
     power     re^2 + im^2                                           uint64, below 2^60
     band      sum of weight (power >> exponent)                     uint64, below 2^58
     level     1024 log2(band), 0 at the features' floor of 1e-10    uint16
     pixel     256 (level - mean) / deviation                        int16
+              or 8192 (level - correction of its band - peak + range) / range, at least 0
+
+A pixel of the second form is that of normalization="peak", which has no outliers, so that its unit is finer.
 """
 
 import math
@@ -22,15 +27,17 @@ import numpy as np
 from scnn import features as of
 from scnn.features import Features
 
-UNIT = 256  # of a pixel: what 1 is in the image
+UNIT, PEAK_UNIT = 256, 4096  # of a pixel: what 1 is in the image, in general and for "peak"
 OCTAVE = 1024  # of a level: what a doubling of power is
 RANGE = round(of._RANGE_DB * math.log2(10) / 10 * OCTAVE)
 LOG_STEPS = 32  # pieces of the logarithm's table
 EMPHASIS = 1 << 13
 TRIM = 1 << 21
-TRIM_FLOOR = round(of._FLOOR * of._TRIM_FRAME * 2**30)  # least sum of squares of a frame of int16 samples
 LARGEST = 16_000  # pixels of data: with more, one could stand out by more than an int16 holds
 LARGEST_FRAME = 2048
+LARGEST_CROP = 2**16  # samples in all frames that are shown: their energy stays below 2^62
+QUIETER = 6  # bits that a sample loses before it is squared
+PEAK_SHIFT = 17
 
 
 def _table(values: np.ndarray, unit: int, dtype: type) -> np.ndarray:
@@ -64,25 +71,35 @@ class FrontEnd:
             )
         if f.trim_db is not None and f.trim_db > 60:
             raise ValueError(f"features trim_db={f.trim_db}: must be at most 60 for the integer comparison")
-        if f.trim_frame != of._TRIM_FRAME or f.crop != "middle":
+        if f.crop == "loudest" and f.hop * f.width > LARGEST_CROP:
             raise ValueError(
-                f"features trim_frame={f.trim_frame}, crop={f.crop!r}: the front end in integers has "
-                f"{of._TRIM_FRAME} and 'middle' alone"
+                f"features hop={f.hop}, width={f.width}: their product must be at most {LARGEST_CROP} for "
+                "crop='loudest'"
             )
         if f.normalization == "train" and self.constants is None:
             raise ValueError(
                 "features normalization='train' needs the mean and deviation of the training clips"
             )
 
+    @property
+    def unit(self) -> int:
+        """What 1 is in the image."""
+        return PEAK_UNIT if self.features.normalization == "peak" else UNIT
+
     @cached_property
     def emphasis(self) -> int:
         """The share of the sample before that is subtracted, in 2^-13."""
-        return round(getattr(self.features, "preemphasis", 0.0) * EMPHASIS)
+        return round(self.features.preemphasis * EMPHASIS)
 
     @cached_property
     def trim(self) -> int:
         """The share of the loudest frame's energy above which a frame is sound, in 2^-21; 0: no trimming."""
         return 0 if self.features.trim_db is None else round(10 ** (-self.features.trim_db / 10) * TRIM)
+
+    @cached_property
+    def trim_floor(self) -> int:
+        """The least energy of a frame of the trimming."""
+        return round(of._FLOOR * self.features.trim_frame * 2.0 ** (2 * (28 - QUIETER)))
 
     @cached_property
     def window(self) -> np.ndarray:
@@ -133,7 +150,7 @@ class FrontEnd:
     @cached_property
     def fixed(self) -> tuple[int, int, int] | None:
         """Mean level, gain and shift where they are the same for every clip: "none" and "train"."""
-        if self.features.normalization in ("clip", "band"):
+        if self.features.normalization in ("clip", "band", "peak"):
             return None
         mean, deviation = self.constants if self.features.normalization == "train" else (0.0, 1.0)
         unit = 10 * math.log10(2) / OCTAVE  # dB
@@ -144,18 +161,34 @@ class FrontEnd:
         return round((mean - 10 * math.log10(of._FLOOR)) / unit), min(round(gain * 2**shift), 32767), shift
 
     @cached_property
+    def peak(self) -> tuple[int, int, int]:
+        """For "peak": levels in its range, the gain to a pixel, and the equalisation's share in 2^-8."""
+        levels = round(self.features.range_db * math.log2(10) / 10 * OCTAVE)
+        return levels, round(2 * PEAK_UNIT * 2.0**PEAK_SHIFT / levels), round(self.features.equalize * 256)
+
+    @cached_property
     def largest(self) -> int:
         """The largest magnitude of a pixel."""
+        if self.features.normalization == "peak":
+            return 2 * PEAK_UNIT
         if self.fixed is not None:
             return 32767
         # The square root of the count bounds a standardised value; a rounded mean adds less than half.
         count = self.features.width * (self.features.bands if self.features.normalization == "clip" else 1)
         return min(32767, math.ceil(1.5 * UNIT * math.sqrt(count)) + 1)
 
-    def place(self, frames: int) -> tuple[int, int, int]:
-        """First frame shown, how many, and the column of the first one, for a clip of so many frames."""
-        shown = min(frames, self.features.width)
-        return (frames - shown) // 2, shown, (self.features.width - shown) // 2
+    def place(self, samples: np.ndarray) -> tuple[int, int, int]:
+        """First frame shown, how many, and the column of the first one, for what `emphasised` gives."""
+        f = self.features
+        frames = 1 + len(samples) // f.hop
+        shown = min(frames, f.width)
+        first = (frames - shown) // 2
+        if first + shown < frames and f.crop == "loudest":
+            # The hop of samples that begins half a hop before each frame's centre.
+            hops = np.pad(samples, (f.hop // 2, f.hop))[: frames * f.hop].reshape(frames, -1)
+            sums = np.cumsum(np.append(0, _energy(hops).sum(axis=1)))  # differences hold where it wraps
+            first = int(np.argmax(sums[shown:] - sums[:-shown]))
+        return first, shown, (f.width - shown) // 2
 
     def image(self, pcm: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
         """The image of samples, int16 [n]: pixels, int64 [height, width], and its columns with data.
@@ -167,13 +200,13 @@ class FrontEnd:
             raise ValueError(f"pcm must be int16 [samples], not {pcm.dtype} {list(pcm.shape)}")
         if not pcm.any():
             raise ValueError("pcm is silent: all samples are 0")
-        samples = pcm.astype(np.int64)
+        samples = self.emphasised(pcm)
         if self.trim:
-            start, end = trim_bounds(samples, self.trim)
+            start, end = self.trim_bounds(samples)
             samples = samples[start:end]
         levels = self.levels(samples)
         highest = int(levels.max())
-        first, shown, left = self.place(len(levels))
+        first, shown, left = self.place(samples)
         data = np.maximum(levels[first : first + shown].T - highest + RANGE, 0)
         image = np.zeros((f.height, f.width), dtype=np.int64)
         top = (f.height - f.bands) // 2
@@ -184,8 +217,25 @@ class FrontEnd:
         """The images of many clips, int16 [N, height, width]."""
         return np.stack([self.image(clip)[0] for clip in clips]).astype(np.int16)
 
+    def emphasised(self, pcm: np.ndarray) -> np.ndarray:
+        """Samples, int64 [n], in 2^-13 of those of `pcm`; the first one has none before it."""
+        samples = pcm.astype(np.int64)
+        return (samples << 13) - self.emphasis * np.concatenate([[0], samples[:-1]])
+
+    def trim_bounds(self, samples: np.ndarray) -> tuple[int, int]:
+        """Where sound starts and ends: in frames of more than `trim` 2^-21 of the loudest frame's energy.
+
+        As `scnn.features.trim_bounds`, for what `emphasised` gives.
+        """
+        overlap, hop = of._TRIM_OVERLAP, self.features.trim_frame // of._TRIM_OVERLAP
+        hops = np.add.reduceat(_energy(samples), np.arange(0, len(samples), hop))
+        frames = np.convolve(hops, np.ones(overlap, dtype=np.int64))[overlap // 2 - 1 :]
+        energy = np.maximum(frames[: 1 + len(samples) // hop], self.trim_floor)
+        sound = np.flatnonzero(energy > int(energy.max()) * self.trim >> 21)
+        return int(sound[0]) * hop, min(len(samples), (int(sound[-1]) + 1) * hop)
+
     def levels(self, samples: np.ndarray) -> np.ndarray:
-        """Level of every band in every frame of some samples, int64 [1 + n // hop, bands]."""
+        """Level of every band in every frame of what `emphasised` gives, int64 [1 + n // hop, bands]."""
         power = self.power(self.frames(samples))
         exponent = np.maximum(_bits(np.bitwise_or.reduce(power, axis=1)) - 32, 0)
         short = power >> exponent.astype(np.uint64)[:, None]
@@ -194,10 +244,9 @@ class FrontEnd:
         return np.where(sums == 0, 0, np.maximum(level, 0))
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
-        """The windowed frames of some samples, int64 [1 + n // hop, frame]."""
+        """The windowed frames of what `emphasised` gives, int64 [1 + n // hop, frame]."""
         f = self.features
-        before = np.concatenate([[0], samples[:-1]])
-        padded = np.pad((samples << 13) - self.emphasis * before, f.frame // 2)
+        padded = np.pad(samples, f.frame // 2)
         window = np.concatenate([self.window, self.window[-2:0:-1]]).astype(np.int64)
         starts = np.arange(0, len(samples) + 1, f.hop)
         return np.lib.stride_tricks.sliding_window_view(padded, f.frame)[starts] * window >> 16
@@ -255,14 +304,24 @@ class FrontEnd:
             return _scaled(data, mean - highest + RANGE, gain, shift)
         if self.features.normalization == "band":
             return np.stack([_scaled(row, *standard(row)) for row in data])
+        if self.features.normalization == "peak":
+            return self._below_peak(data)
         return _scaled(data, *standard(data))
+
+    def _below_peak(self, data: np.ndarray) -> np.ndarray:
+        """Levels [bands, frames] as `scnn.features` shows those below the peak, from 0 to 2."""
+        levels, gain, share = self.peak
+        means, mean = _mean(data.sum(axis=1), data.shape[1]), _mean(data.sum(), data.size)
+        data = data - ((share * (means - mean) + 128) >> 8)[:, None]
+        shown = np.maximum(data - data.max() + levels, 0)
+        return shown * gain + (1 << PEAK_SHIFT >> 1) >> PEAK_SHIFT
 
 
 def standard(values: np.ndarray) -> tuple[int, int, int]:
     """Mean, gain and shift that give levels mean 0 and deviation 1; gain 0 where all are equal."""
     count, total = values.size, int(values.sum())
     root = math.isqrt(count * int((values * values).sum()) - total * total)  # count times the deviation
-    mean = (total + count // 2) // count
+    mean = _mean(total, count)
     if root == 0:
         return mean, 0, 0
     gain, shift = UNIT * count, 0
@@ -273,6 +332,15 @@ def standard(values: np.ndarray) -> tuple[int, int, int]:
 
 def _scaled(values: np.ndarray, mean: int, gain: int, shift: int) -> np.ndarray:
     return np.clip(((values - mean) * gain + (1 << shift >> 1)) >> shift, -32767, 32767)
+
+
+def _mean(total, count: int):
+    """Their quotient, rounded."""
+    return (total + count // 2) // count
+
+
+def _energy(samples: np.ndarray) -> np.ndarray:
+    return np.square(samples >> QUIETER)
 
 
 def _times(real, imaginary, cosine, sine):
@@ -290,18 +358,3 @@ def _bits(values: np.ndarray) -> np.ndarray:
         (values & np.uint64(0xFFFFFFFF)).astype(np.float64),
     )
     return np.where(high > 0, np.frexp(high)[1] + 32, np.frexp(low)[1]).astype(np.int64)
-
-
-def trim_bounds(samples: np.ndarray, share: int) -> tuple[int, int]:
-    """Where sound starts and ends: in frames of more than `share` 2^-21 of the loudest frame's energy.
-
-    As `scnn.features.trim_bounds`, with frames of 2048 samples every 512.
-    """
-    hop, overlap = of._TRIM_HOP, of._TRIM_FRAME // of._TRIM_HOP
-    hops = np.add.reduceat(samples * samples, np.arange(0, len(samples), hop))
-    frames = np.convolve(hops, np.ones(overlap, dtype=np.int64))[overlap // 2 - 1 :][
-        : 1 + len(samples) // hop
-    ]
-    energy = np.maximum(frames, TRIM_FLOOR)
-    sound = np.flatnonzero(energy << 21 > int(energy.max()) * share)
-    return int(sound[0]) * hop, min(len(samples), (int(sound[-1]) + 1) * hop)

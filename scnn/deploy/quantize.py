@@ -6,8 +6,9 @@ by its scale, the layer reads
     I[t] = (sum of W x[t]) 2^f + bias        bias = b 2^f / (s u)
     U[t] = leak(U[t-1]) + I[t] - R[t] threshold        threshold = theta 2^f / (s u)
 
-where x are spikes (unit u = 1) or the pixels of the image (u = 1/256), and f bits keep a fraction of the
-membrane, so that the threshold, in whole numbers, is close to the trained one. A ReLU layer gives
+where x are spikes (unit u = 1) or the pixels of the image (u = 1/256, or 1/4096 for "peak"), and f bits keep
+a fraction of the membrane, so that the threshold, in whole numbers, is close to the trained one. A ReLU
+layer gives
 
     y = clip((I multiplier + 2^31) >> 32, 0, 255)        multiplier = s u / u' 2^32
 
@@ -27,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scnn.deploy.frontend import UNIT, FrontEnd
+from scnn.deploy.frontend import FrontEnd
 from scnn.experiment import Experiment, load_data
 from scnn.models import Layer as Notation
 from scnn.models import Network
@@ -68,7 +69,8 @@ class Layer:
     weights: int8 [outputs, channels, kernel, kernel], or [outputs, inputs] in the order of PyTorch's
         flattening.
     bias, threshold, multiplier: int64 [outputs]; a spiking layer has a threshold, a hidden ReLU layer a
-        multiplier.
+        multiplier. A last layer has one where its outputs have scales of their own: a score of membranes or
+        logits is then (score multiplier + 2^30) >> 31.
     before, shape: (channels, height, width) of what comes in and, after the pooling, goes out.
     bits: of a weight in memory. fraction: f above. scale: float64 [outputs], s u 2^-f, back to the trained
         values.
@@ -137,8 +139,8 @@ def convert(
     """The `Program` of a trained network.
 
     bits: of the weights, one of `BITS`; by default those of the network's training, and 8 for full precision.
-    per_channel: a scale for each output of a layer; a network trained with rounded weights keeps its own way.
-        The last layer has one scale, so that its outputs compare.
+    per_channel: a scale for each output of a layer, but one for the last layer, whose outputs compare so; a
+        network trained with rounded weights keeps its own way.
     readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
     calibration: images `[N, C, H, W]` that a ReLU network's activations are scaled by.
 
@@ -167,19 +169,21 @@ def convert(
             raise ValueError(
                 f"bits={bits}: the network was trained with weights of {recipe.weight_bits} bits"
             )
-        bits, per_channel = recipe.weight_bits, recipe.per_channel
+        bits, channels = recipe.weight_bits, [recipe.per_channel] * len(network.layers)
     elif bits is None:
         bits = 8
     elif bits not in BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits!r}")
-    units = [1.0 / UNIT] + (
+    if not recipe.weight_bits:
+        channels = [per_channel] * (len(network.layers) - 1) + [False]
+    units = [1.0 / front_end.unit] + (
         [1.0] * (len(network.layers) - 1) if network.spiking else _activation_units(network, calibration)
     )
     layers, before = [], network.input_shape
     for index, (layer, module) in enumerate(zip(network.layers, network.weights, strict=True)):
         last = index == len(network.layers) - 1
         largest = _largest_input(index, front_end, network.spiking)
-        weights, scale = rounded(module.weight.detach().numpy(), bits, per_channel and not last)
+        weights, scale = rounded(module.weight.detach().numpy(), bits, channels[index])
         scale = scale * units[index]
         size = layer.pooled(layer.convolved(before[1:])) if layer.kernel else (1, 1)
         made = Layer(
@@ -203,6 +207,8 @@ def convert(
                         f"{layer.name}: its outputs' unit is too fine for its weights of {bits} bits"
                     )
                 made = replace(made, multiplier=multiplier)
+        if last and channels[index] and not (network.spiking and readout == "spikes"):
+            made = replace(made, multiplier=np.rint(scale / scale.max() * _LARGEST).astype(np.int64))
         _, *bounds = _bounds(made, largest, network.num_steps)
         if max(bounds) > _LARGEST:
             raise ValueError(f"{layer.name}: its sums could reach {max(bounds):.3g}, beyond 32 bits")
@@ -252,8 +258,9 @@ def most_steps(program: Program) -> int:
 def load_program(path: Path | str, **options: Any) -> Program:
     """The `Program` of a network file written by `scnn train --save`; options as in `convert`.
 
-    A ReLU network is calibrated on the training clips of the corpus that it was trained on. Raises as
-    `load_network` and `convert`, and `ValueError` for a file that does not say how its images were made.
+    Its answer is read as the network was trained to be, where no `readout` is given. A ReLU network is
+    calibrated on the training clips of the corpus that it was trained on. Raises as `load_network` and
+    `convert`, and `ValueError` for a file that does not say how its images were made.
     """
     network, about = load_network(path)
     try:
@@ -262,6 +269,7 @@ def load_program(path: Path | str, **options: Any) -> Program:
         classes = tuple(about["classes"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: it does not say how its images were made ({error} is missing)") from error
+    options["readout"] = options.get("readout") or experiment.readout
     if not network.spiking and options.get("calibration") is None:
         data = load_data(experiment)
         options["calibration"] = data.part(data.split.train)[0]
@@ -297,7 +305,7 @@ def report(program: Program, network: Network, images: torch.Tensor, pcm: list[n
         "integer": float(right[1]),
         "cost": float(100 * (right[0] - right[1])),
         "same": float((before == after).mean()),
-        "image_error": float(np.abs(taken / UNIT - images[:, 0].numpy()).max()),
+        "image_error": float(np.abs(taken / program.front_end.unit - images[:, 0].numpy()).max()),
     }
 
 

@@ -57,6 +57,8 @@ def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndar
             scores = current(layer, activity) + layer.bias
             if not last:
                 activity = np.clip((scores * layer.multiplier + 2**31) >> 32, 0, 255)
+        if last and layer.multiplier is not None:
+            scores = scores * layer.multiplier + 2**30 >> 31
         if not last:
             hidden.append(activity.astype(np.uint8))
     return scores.reshape(len(images), -1), hidden

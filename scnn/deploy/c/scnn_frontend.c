@@ -9,7 +9,7 @@ int32_t scnn_left, scnn_right;
 
 #define HALF (SCNN_FRAME / 2)
 #define TOP ((SCNN_HEIGHT - SCNN_BANDS) / 2)
-#define TRIM_HOP 512
+#define TRIM_HOP (SCNN_TRIM_FRAME / 4)
 
 /* The upper half of a product. */
 SCNN_INLINE int32_t high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
@@ -29,54 +29,83 @@ SCNN_INLINE int32_t bits64(uint64_t value) {
     return value >> 32 ? 32 + bits((uint32_t)(value >> 32)) : bits((uint32_t)value);
 }
 
-/* ---- Trimming: where sound starts and ends ---- */
+/* ---- Samples: all of a recording, of which those from `first` up to `end` are heard ---- */
 
-#if SCNN_TRIM
+struct sound {
+    const int16_t *samples;
+    int32_t first, end;
+};
 
-/* Sum of squares of a hop; 0 beyond either end. */
-static uint64_t hop(const int16_t *samples, int32_t count, int32_t index) {
-    int32_t end = index >= count / TRIM_HOP ? count : (index + 1) * TRIM_HOP;
-    uint64_t sum = 0;
-    for (int32_t i = index * TRIM_HOP; i >= 0 && i < end; i++) sum += (uint32_t)((int32_t)samples[i] * samples[i]);
-    return sum;
+SCNN_INLINE int32_t emphasised(const int16_t *samples, int32_t at) {
+    return samples[at] * 8192 - SCNN_EMPHASIS * (at > 0 ? samples[at - 1] : 0);
 }
 
-/* Of the frame of four hops around the start of hop `index`, at least the floor. */
-static uint64_t energy(const int16_t *samples, int32_t count, int32_t index) {
+#if SCNN_TRIM || SCNN_LOUDEST
+/* Sum of squares of `length` samples from `start` on; 0 beyond both ends. */
+SCNN_APART uint64_t energy(const struct sound *sound, int32_t start, int32_t length) {
+    int32_t end = start + length < sound->end ? start + length : sound->end;
     uint64_t sum = 0;
-    for (int32_t i = index - 2; i < index + 2; i++) sum += hop(samples, count, i);
+    for (int32_t at = start > sound->first ? start : sound->first; at < end; at++) {
+        int32_t quieter = emphasised(sound->samples, at) >> SCNN_QUIETER;
+        sum += (uint64_t)((int64_t)quieter * quieter);
+    }
+    return sum;
+}
+#endif
+
+#if SCNN_TRIM
+/* Energy of the frame of four hops around the start of hop `index`, at least the floor. */
+static uint64_t around(const struct sound *sound, int32_t index) {
+    uint64_t sum = energy(sound, (index - 2) * TRIM_HOP, 4 * TRIM_HOP);
     return sum > SCNN_TRIM_FLOOR ? sum : SCNN_TRIM_FLOOR;
 }
 
-SCNN_APART void trim(const int16_t **samples, int32_t *count) {
-    int32_t last = *count / TRIM_HOP, first = 0;
-    uint64_t loudest = SCNN_TRIM_FLOOR, hops[4] = {0, 0, 0, hop(*samples, *count, 0)};
+/* Leave out what is quiet before and after all that is loud. */
+static void trim(struct sound *sound) {
+    int32_t last = sound->end / TRIM_HOP, first = 0;
+    uint64_t loudest = SCNN_TRIM_FLOOR, hops[4] = {0, 0, 0, energy(sound, 0, TRIM_HOP)};
     for (int32_t i = 0; i <= last; i++) {
-        hops[0] = hops[1], hops[1] = hops[2], hops[2] = hops[3], hops[3] = hop(*samples, *count, i + 1);
+        hops[0] = hops[1], hops[1] = hops[2], hops[2] = hops[3];
+        hops[3] = energy(sound, (i + 1) * TRIM_HOP, TRIM_HOP);
         uint64_t now = hops[0] + hops[1] + hops[2] + hops[3];
         if (now > loudest) loudest = now;
     }
-    uint64_t least = loudest * SCNN_TRIM;
-    while (energy(*samples, *count, first) << 21 <= least) first++;
-    while (energy(*samples, *count, last) << 21 <= least) last--;
-    if (last < *count / TRIM_HOP) *count = (last + 1) * TRIM_HOP;
-    *samples += first * TRIM_HOP;
-    *count -= first * TRIM_HOP;
+    uint64_t least = (loudest >> 21) * SCNN_TRIM + ((loudest & 0x1FFFFF) * SCNN_TRIM >> 21);
+    while (around(sound, first) <= least) first++;
+    while (around(sound, last) <= least) last--;
+    if (last < sound->end / TRIM_HOP) sound->end = (last + 1) * TRIM_HOP;
+    sound->first = first * TRIM_HOP;
 }
-
 #endif
+
+/* The first one of the frames that the image shows, of so many. */
+SCNN_INLINE int32_t first_shown(const struct sound *sound, int32_t frames) {
+#if SCNN_LOUDEST
+    int32_t best = 0, start = sound->first - SCNN_HOP / 2;
+    uint64_t sum = 0, most = 0;
+    for (int32_t i = 0; i < frames && frames > SCNN_WIDTH; i++, start += SCNN_HOP) {
+        sum += energy(sound, start, SCNN_HOP);
+        if (i >= SCNN_WIDTH) sum -= energy(sound, start - SCNN_WIDTH * SCNN_HOP, SCNN_HOP);
+        if (i >= SCNN_WIDTH - 1 && sum > most) most = sum, best = i - SCNN_WIDTH + 1;
+    }
+    return best;
+#else
+    (void)sound;
+    return frames > SCNN_WIDTH ? (frames - SCNN_WIDTH) / 2 : 0;
+#endif
+}
 
 /* ---- One frame: window, spectrum, power, bands ---- */
 
-/* A sample of the frame that starts at `start`, windowed; zeros lie beyond both ends of the recording. */
 SCNN_INLINE int32_t windowed(const int16_t *samples, int32_t at, int32_t weight) {
-    int32_t before = at > 0 ? samples[at - 1] : 0;
-    return (int32_t)(((int64_t)(samples[at] * 8192 - SCNN_EMPHASIS * before) * weight) >> 16);
+    return (int32_t)(((int64_t)emphasised(samples, at) * weight) >> 16);
 }
 
-SCNN_APART void frame(const int16_t *samples, int32_t count, int32_t start) {
+/* The frame from `start` on, windowed, in the order that the FFT wants. */
+SCNN_APART void frame(const struct sound *sound, int32_t start) {
+    const int16_t *samples = sound->samples;
     int32_t *out = scnn_odd.spectrum;
-    if (start > 0 && start + SCNN_FRAME <= count) {
+    if (start > 0 && start >= sound->first && start + SCNN_FRAME <= sound->end) {
         for (int32_t i = 0; i < HALF; i++) {
             int32_t *pair = out + 2 * scnn_order[i];
             pair[0] = windowed(samples, start + 2 * i, scnn_window[2 * i <= HALF ? 2 * i : SCNN_FRAME - 2 * i]);
@@ -86,7 +115,7 @@ SCNN_APART void frame(const int16_t *samples, int32_t count, int32_t start) {
         return;
     }
     for (int32_t i = 0; i < SCNN_FRAME; i++) {
-        int32_t at = start + i, inside = at >= 0 && at < count;
+        int32_t at = start + i, inside = at >= sound->first && at < sound->end;
         out[2 * scnn_order[i / 2] + i % 2] =
             inside ? windowed(samples, at, scnn_window[i <= HALF ? i : SCNN_FRAME - i]) : 0;
     }
@@ -173,13 +202,62 @@ SCNN_APART int32_t levels(int16_t *column, int32_t highest) {
     return highest;
 }
 
-/* ---- The image: 80 dB of range, mean 0 and deviation 1 ---- */
+/* ---- The image: 80 dB of range, and its normalisation ---- */
 
+#if SCNN_NORMALIZATION != SCNN_FIXED
+/* A level of the image as one above the range's lower end. */
+SCNN_INLINE int32_t above(int16_t level, int32_t highest) {
+    int32_t value = (uint16_t)level - highest + SCNN_RANGE;
+    return value > 0 ? value : 0;
+}
+#endif
+
+#if SCNN_NORMALIZATION == SCNN_PEAK
+SCNN_INLINE int32_t mean_of(uint32_t sum, int32_t count) {
+    return (int32_t)((sum + (uint32_t)count / 2) / (uint32_t)count);
+}
+
+/* From `shown` levels of each band to what lies in the range below the peak, the bands equalised. */
+SCNN_APART void below_peak(int16_t *image, int32_t shown, int32_t highest) {
+    int32_t peak = INT32_MIN;
+    uint32_t total = 0;
+    for (int32_t band = 0; band < SCNN_BANDS; band++) {
+        int16_t *row = image + band * SCNN_WIDTH;
+        uint32_t sum = 0;
+        int32_t most = 0;
+        for (int32_t i = 0; i < shown; i++) {
+            int32_t level = above(row[i], highest);
+            if (level > most) most = level;
+            row[i] = (int16_t)level;
+            sum += (uint32_t)level;
+        }
+        scnn_odd.bands[band].mean = mean_of(sum, shown);
+        scnn_odd.bands[band].most = most;
+        total += sum;
+    }
+    int32_t mean = mean_of(total, SCNN_BANDS * shown);
+    for (int32_t band = 0; band < SCNN_BANDS; band++) {
+        int32_t correction = (SCNN_EQUALIZE * (scnn_odd.bands[band].mean - mean) + 128) >> 8;
+        int32_t most = scnn_odd.bands[band].most - correction;
+        scnn_odd.bands[band].mean = correction;
+        if (most > peak) peak = most;
+    }
+    for (int32_t band = 0; band < SCNN_BANDS; band++) {
+        int16_t *row = image + band * SCNN_WIDTH;
+        int32_t zero = scnn_odd.bands[band].mean + peak - SCNN_PEAK_RANGE;
+        for (int32_t i = 0; i < shown; i++) {
+            int32_t level = row[i] > zero ? row[i] - zero : 0;
+            row[i] = (int16_t)((level * SCNN_PEAK_GAIN + (1 << SCNN_PEAK_SHIFT >> 1)) >> SCNN_PEAK_SHIFT);
+        }
+    }
+}
+
+#else
 struct scale {
     int32_t mean, gain, shift;
 };
 
-#if SCNN_STANDARDISE
+#if SCNN_NORMALIZATION != SCNN_FIXED
 static uint32_t root(uint64_t value) {
     uint64_t found = 0;
     for (uint64_t bit = (uint64_t)1 << 62; bit; bit >>= 2) {
@@ -213,13 +291,12 @@ static struct scale standard(uint32_t count, uint32_t sum, uint64_t squares) {
 
 /* Standardise rows of the image, each of `shown` levels, whose highest allowed value is `highest`. */
 SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t highest) {
-#if SCNN_STANDARDISE
+#if SCNN_NORMALIZATION != SCNN_FIXED
     uint32_t sum = 0;
     uint64_t squares = 0;
     for (int32_t row = 0; row < count; row++) {
         for (int32_t i = 0; i < shown; i++) {
-            int32_t level = (uint16_t)rows[row * SCNN_WIDTH + i] - highest + SCNN_RANGE;
-            if (level < 0) level = 0;
+            int32_t level = above(rows[row * SCNN_WIDTH + i], highest);
             rows[row * SCNN_WIDTH + i] = (int16_t)level;
             sum += (uint32_t)level;
             squares += (uint32_t)(level * level);
@@ -233,7 +310,7 @@ SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t
     int32_t half = (int32_t)1 << scale.shift >> 1;
     for (int32_t row = 0; row < count; row++) {
         for (int32_t i = 0; i < shown; i++) {
-#if SCNN_STANDARDISE
+#if SCNN_NORMALIZATION != SCNN_FIXED
             int32_t level = rows[row * SCNN_WIDTH + i];
 #else
             int32_t level = (uint16_t)rows[row * SCNN_WIDTH + i];
@@ -244,28 +321,31 @@ SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t
         }
     }
 }
+#endif
 
 int scnn_listen(const int16_t *samples, int32_t count) {
     int32_t heard = 0;
     for (int32_t i = 0; i < count; i++) heard |= samples[i];
     if (heard == 0) return -1;
+    struct sound sound = {samples, 0, count};
 #if SCNN_TRIM
-    trim(&samples, &count);
+    trim(&sound);
 #endif
-    int32_t frames = 1 + count / SCNN_HOP, shown = frames < SCNN_WIDTH ? frames : SCNN_WIDTH;
-    int32_t skipped = (frames - shown) / 2, highest = 0;
+    int32_t frames = 1 + (sound.end - sound.first) / SCNN_HOP, shown = frames < SCNN_WIDTH ? frames : SCNN_WIDTH;
+    int32_t skipped = first_shown(&sound, frames), highest = 0;
     scnn_left = (SCNN_WIDTH - shown) / 2;
     scnn_right = scnn_left + shown;
     for (int32_t i = 0; i < SCNN_HEIGHT * SCNN_WIDTH; i++) scnn_even.image[i] = 0;
     int16_t *image = scnn_even.image + TOP * SCNN_WIDTH + scnn_left;
     for (int32_t i = 0; i < frames; i++) {
         int32_t column = i - skipped;
-        frame(samples, count, i * SCNN_HOP - SCNN_FRAME / 2);
+        frame(&sound, sound.first + i * SCNN_HOP - SCNN_FRAME / 2);
         highest = levels(column >= 0 && column < shown ? image + column : 0, highest);
     }
-#if SCNN_STANDARDISE == 2
-    for (int32_t band = 0; band < SCNN_BANDS; band++)
-        standardise(image + band * SCNN_WIDTH, 1, shown, highest);
+#if SCNN_NORMALIZATION == SCNN_PEAK
+    below_peak(image, shown, highest);
+#elif SCNN_NORMALIZATION == SCNN_BAND
+    for (int32_t band = 0; band < SCNN_BANDS; band++) standardise(image + band * SCNN_WIDTH, 1, shown, highest);
 #else
     standardise(image, SCNN_BANDS, shown, highest);
 #endif

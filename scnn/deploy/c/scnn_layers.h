@@ -117,6 +117,8 @@ SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
         (void)constant;
         scnn_scores[o] = sums.whole[0][o] + l->bias[o];
 #endif
+        if (l->multiplier)
+            scnn_scores[o] = (int32_t)(((int64_t)scnn_scores[o] * l->multiplier[o] + (1 << 30)) >> 31);
     }
 }
 

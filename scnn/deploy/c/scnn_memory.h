@@ -16,6 +16,9 @@ union scnn_odd {
     int32_t spectrum[SCNN_FRAME + 2]; /* real and imaginary parts */
     uint64_t power[SCNN_FRAME / 2 + 1];
     uint32_t short_power[SCNN_FRAME / 2 + 1];
+    struct {
+        int32_t mean, most;
+    } bands[SCNN_BANDS]; /* of each band's levels, then its correction in `mean` */
     uint8_t activity[SCNN_ODD_BYTES];
 };
 
