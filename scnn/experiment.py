@@ -1,4 +1,4 @@
-"""One training, said completely (`Experiment`), and `run`, which does it once and remembers it."""
+"""One training, described completely (`Experiment`), and `run`, which does it once and remembers it."""
 
 import dataclasses
 import functools
@@ -365,7 +365,7 @@ def run(
 ) -> Record:
     """Train `experiment`, or read what an earlier call remembered of it.
 
-    Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted goes on behind its
+    Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted resumes after its
     last epoch; of two processes that want the same one, the second waits and reads. A damaged or older record
     is trained again, with a warning. `on_epoch` is handed to `scnn.training.fit`, which raises
     `scnn.training.Diverged` where the loss does not stay finite; of that nothing is remembered.

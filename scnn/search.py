@@ -109,7 +109,7 @@ def search(
     seed: of the suggestions. The seed of the trainings is that of `base`.
     grace, reduction: of ASHA, the asynchronous successive halving. After `grace` epochs, and after
         `reduction` times as many again and again, a trial goes on only if it is among the best
-        1 / `reduction` of those that came so far.
+        1 / `reduction` of the trials that have reached it so far.
     address: of a Ray cluster, HOST:PORT or "auto", to be called on one of its machines. None starts Ray here.
     storage: folder or URI (s3://...) that all machines reach. There the state of every unfinished training is
         kept, so that another machine can go on with it. Not needed on one machine, or where SCNN_HOME is
@@ -121,7 +121,7 @@ def search(
     once, their order of arrival matters. What ASHA stops depends on that order for both kinds.
 
     An interrupted search (Ctrl-C, a kill, a lost machine) goes on with the same call, and a call with more
-    trials adds to it: what ended is read, what was under way goes on behind its last epoch. Raises
+    trials adds to it: what ended is read, what was under way resumes after its last epoch. Raises
     `ValueError` for parameters, listing what is valid, and for a damaged or foreign folder of the search,
     naming it; `RuntimeError` if a trial failed.
     """
@@ -232,7 +232,7 @@ class _Journal:
                     raise ValueError("search.json is of another search")
                 self._read(set(described["space"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{folder} cannot be gone on from ({error}); {advice}") from error
+                raise ValueError(f"{folder} cannot be resumed from ({error}); {advice}") from error
         else:
             write_json(about, described)
 

@@ -33,7 +33,7 @@ _LONGEST_NAME = 100  # characters of a class
 
 
 class StateError(ValueError):
-    """A training state that cannot be gone on from: damaged, or of another training."""
+    """A training state that cannot be resumed from: damaged, or of another training."""
 
 
 class Diverged(ValueError):
@@ -206,7 +206,7 @@ def fit(
     answers are learnt, too.
 
     After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
-    is written to the file `state`. If that file exists, training goes on behind its last epoch, and ends
+    is written to the file `state`. If that file exists, training resumes after its last epoch, and ends
     with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
     a terminal. `on_epoch` is called with the network and the history so far, after each epoch and where
     training goes on. Raises `Diverged`, naming epoch and learning rate, where the loss stops being finite.

@@ -296,7 +296,7 @@ def test_damaged_folder_is_named(damage, found, own_home):
     (folder,) = (file.parent for file in own_home.glob("searches/*/search.json"))
     name, spoil, message = DAMAGES[damage]
     spoil(folder / name)
-    with pytest.raises(ValueError, match=f"{folder} cannot be gone on from .*{message}.*remove the folder"):
+    with pytest.raises(ValueError, match=f"{folder} cannot be resumed from .*{message}.*remove the folder"):
         search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2)
 
 

@@ -26,10 +26,6 @@ FINDINGS = (
 )
 
 
-def glue():
-    return new_output("display_data", {"text/plain": "1"}, metadata={"scrapbook": {"name": "key"}})
-
-
 def arranged(findings=FINDINGS):
     """A page of every kind of cell as the site shows it: its cells, and their tags."""
     parameters = new_code_cell('corpus = "espeak"', metadata={"tags": ["parameters"]})
@@ -39,7 +35,7 @@ def arranged(findings=FINDINGS):
         *(new_code_cell("import os"), parameters, begin),
         new_code_cell("short = 1", outputs=[new_output("stream", text="shown")]),
         new_code_cell("pass\n" * 9),
-        new_code_cell("glue()", outputs=[glue()]),
+        new_code_cell('glue("key", 1, display=False)'),
         new_markdown_cell(findings),
     ]
     notebook = pages.arrange(nbformat.v4.new_notebook(cells=cells))
@@ -55,7 +51,7 @@ def test_a_page_is_laid_out_for_reading():
         "## What we found\n\n- It works.",
         "short = 1",
         "pass\n" * 9,
-        "glue()",
+        'glue("key", 1, display=False)',
         "A table.\n\n## Exercises\n\n1. Try.",
     ]
     hidden = ["hide-input"]

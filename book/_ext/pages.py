@@ -1,9 +1,9 @@
 """Sphinx extension: lay the notebooks out for readers of the site, and tell other sites what a page is.
 
 A notebook is written to be run: set-up first, findings last. `arrange` turns a copy of it into a page to be
-read: its set-up, longer code, glue and list of contents are folded, and its findings follow the question.
-The files stay as they are. Each page also gets a description for search engines and previews; on GitHub,
-where the variable GITHUB_REPOSITORY names the repository, pages link to it.
+read: its set-up, longer code, list of contents and the cells that hand numbers to the text are folded, and
+its findings follow the question. The files stay as they are. Each page also gets a description for search
+engines and previews; on GitHub, where the variable GITHUB_REPOSITORY names the repository, pages link to it.
 """
 
 import ast
@@ -44,13 +44,9 @@ def _is_setup(cell):
     return isinstance(next(iter(ast.parse(source).body), None), ast.Import | ast.ImportFrom)
 
 
-def _is_glue(cell):
-    """Whether a cell shows nothing, and only hands numbers to the text."""
-    return bool(cell["outputs"]) and all("scrapbook" in one.get("metadata", {}) for one in cell["outputs"])
-
-
 def _folds(cell):
-    return _is_setup(cell) or _is_glue(cell) or len(cell["source"].splitlines()) > LINES
+    long = len(cell["source"].splitlines()) > LINES
+    return long or _is_setup(cell) or bool(re.search(r"^ *glue\(", cell["source"], re.MULTILINE))
 
 
 def _join_setup(cells):
