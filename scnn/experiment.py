@@ -552,7 +552,8 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         "macs": metrics.macs(network),
         "synops": float(active["synops"].sum()),
     }
-    save_network(network, folder / "network.safetensors", about | {"accuracy": result["accuracy"]})
+    right = result["accuracy_membrane" if experiment.readout == "membrane" else "accuracy"]
+    save_network(network, folder / "network.safetensors", about | {"accuracy": right})
     with atomic_write(folder / "history.csv") as file:
         pd.DataFrame(history).to_csv(file, index=False)
     write_json(folder / "experiment.json", about["experiment"])
