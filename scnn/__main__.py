@@ -19,7 +19,7 @@ from scnn import __version__
 from scnn._terminal import plain, until_closed
 from scnn.augment import Augmentation
 from scnn.data import CORPORA, load_corpus, read_audio
-from scnn.experiment import PRESETS, Experiment, run
+from scnn.experiment import PRESETS, PRETRAINED, Experiment, run
 from scnn.features import Features, image, normalize
 from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
@@ -27,7 +27,6 @@ from scnn.quantization import RECIPES
 from scnn.text import listed
 from scnn.training import READOUTS, load_network, scores
 
-PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"
 EXPORTS = ("c", "wasm")
 _HELP = {
     "corpus": f"{', '.join(CORPORA)}, or a folder with a sub-folder of recordings per class",

@@ -214,6 +214,7 @@ _LATER_FEATURES = {
 }
 
 
+PRETRAINED = Path(__file__).parent / "pretrained" / "digits.safetensors"  # the packaged network
 # What `scnn train --preset` starts from: the paper's Model B, and the packaged network.
 PRESETS = {
     "paper": Experiment(),

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from scnn.__main__ import PRETRAINED, main, recognise
+from scnn.__main__ import main, recognise
 from scnn.data import ESPEAK_FOLDER, load_corpus, split
+from scnn.experiment import PRETRAINED
 from scnn.training import load_network, save_network
 
 QUICK = ["train", "--corpus", "espeak", "--model", "4C5-P4-10FC", "--num-steps", "4", "--epochs", "1"]

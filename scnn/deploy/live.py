@@ -25,11 +25,11 @@ from scnn.deploy import load_program, measure
 from scnn.deploy.compiler import wasm
 from scnn.deploy.emit import SOURCES
 from scnn.deploy.quantize import Program, most_steps
+from scnn.experiment import PRETRAINED
 from scnn.metrics import layer_costs
 from scnn.training import load_network
 
 PAGE = Path(__file__).parent / "page"
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "digits.safetensors"
 MODULES = (SOURCES / "scnn.mjs", PAGE / "gate.mjs", PAGE / "network.mjs", PAGE / "live.mjs")
 GATE = (
     "frames highpass open close quiet lowest short long memory known hangover before after shortest longest"
