@@ -1,4 +1,4 @@
-"""The command line: `scnn data`, `scnn train`, `scnn predict`, `scnn listen` and `scnn export`."""
+"""The command line: `scnn data`, `train`, `predict`, `listen`, `enrol` and `export`."""
 
 import argparse
 import dataclasses
@@ -19,13 +19,14 @@ from scnn import __version__
 from scnn._terminal import plain, until_closed
 from scnn.augment import Augmentation
 from scnn.data import CORPORA, load_corpus, read_audio
+from scnn.enrol import described, enrol, labels_of
 from scnn.experiment import PRESETS, PRETRAINED, Experiment, run
-from scnn.features import Features, image, normalize
+from scnn.features import Features, extract, image, normalize
 from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
 from scnn.text import listed
-from scnn.training import READOUTS, load_network, scores
+from scnn.training import READOUTS, load_network, predict, save_network, scores
 
 EXPORTS = ("c", "wasm")
 _HELP = {
@@ -155,7 +156,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     listen.add_argument("--json", action="store_true", help="print one line of JSON per word")
     listen.set_defaults(call=_listen)
-    for command in (predict, listen):
+    text = """Learn a new voice from one to five recordings of each word. Only the last layer learns, within
+    seconds. A word without a recording stays as it was."""
+    learn = commands.add_parser("enrol", help="learn a new voice from a few recordings", description=text)
+    learn.add_argument(
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        help="recordings by word, in any layout that train --corpus reads",
+    )
+    learn.add_argument(
+        "--save", metavar="FILE", type=Path, required=True, help="write the network that knows the voice here"
+    )
+    learn.add_argument("--json", action="store_true", help="print one line of JSON")
+    learn.set_defaults(call=_enrol)
+    for command in (predict, listen, learn):
         command.add_argument(
             "--network",
             type=Path,
@@ -262,6 +277,23 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _enrol(options: argparse.Namespace) -> int:
+    network, about = load_network(options.network)
+    made = _made(about)
+    corpus = load_corpus(options.folder, sample_rate=made.rate)
+    labels = labels_of(corpus, made.classes)
+    images = extract(corpus, made.features, cache=False)
+    if made.constants is not None:
+        images = normalize(images, *made.constants)
+    learnt, readout = enrol(network, images.values, labels), _readout(about)
+    save_network(learnt, options.save, described(about, corpus))
+    right = [(predict(one, images.values, readout) == labels).sum().item() for one in (network, learnt)]
+    left = [word for word in made.classes if word not in corpus.classes]
+    found = {"recordings": len(corpus), "right_before": right[0], "right_now": right[1], "not_learnt": left}
+    _print(found | {"network": str(options.save)}, options.json)
+    return 0
+
+
 def _listen(options: argparse.Namespace) -> int:
     network, about = load_network(options.network)
     rate = _made(about).rate
@@ -330,12 +362,16 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
     if not output.membrane.isfinite().all():
         raise ValueError("the network's answer is not a finite number")
     counts = scores(output)[0]
-    best = int(scores(output, about["experiment"].get("readout", "spikes"))[0].argmax())
+    best = int(scores(output, _readout(about))[0].argmax())
     confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
     spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
     sure = confidence >= about["experiment"].get("refuse", 0.0)
     answer = {"digit": made.classes[best], "confidence": round(confidence, 4), "sure": sure}
     return answer | {"spikes": spikes}
+
+
+def _readout(about: dict[str, Any]) -> str:
+    return about["experiment"].get("readout", "spikes")
 
 
 class _Made(NamedTuple):

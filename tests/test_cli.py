@@ -28,7 +28,7 @@ def call(capsys, *arguments):
     return status, captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["predict"]])
+@pytest.mark.parametrize("command", [[], ["data"], ["train"], ["predict"], ["enrol"]])
 def test_help_names_every_option_and_its_default(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])
@@ -106,6 +106,61 @@ def test_names_print_on_any_terminal_without_their_control_characters(tmp_path):
         assert "Traceback" not in shown
         assert r"\x1b]0;title\x07caf\udce9\xe9" in shown
         assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+def voice(folder: Path, labels: str = "0123456789") -> Path:
+    """Two recordings of each word by a voice."""
+    folder.mkdir()
+    for label in labels:
+        for clip in ESPEAK_FOLDER.glob(f"{label}_en-us-nyc-f4_[01].flac"):
+            shutil.copy(clip, folder)
+    return folder
+
+
+def test_enrol_learns_a_voice_and_leaves_other_words(capsys, tmp_path):
+    saved = tmp_path / "new" / "mine.safetensors"
+    status, out, err = call(capsys, "enrol", voice(tmp_path / "me", "0123456"), "--save", saved, "--json")
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    assert (found["recordings"], found["not_learnt"]) == (14, ["7", "8", "9"])
+    assert found["right_before"] <= found["right_now"] <= 14
+    about = load_network(saved)[1]
+    assert about["enrolled"] == [{"corpus": "me", "examples": dict.fromkeys("0123456", 2)}]
+    assert "accuracy" not in about
+    clips = sorted((tmp_path / "me").iterdir())
+    status, out, _ = call(capsys, "predict", "--json", "--network", saved, *clips)
+    answers = [json.loads(line)["digit"] for line in out.splitlines()]
+    right = [answer == clip.name[0] for answer, clip in zip(answers, clips, strict=True)]
+    assert sum(right) == found["right_now"] >= 9
+
+    first = saved.read_bytes()
+    status, out, _ = call(capsys, "enrol", tmp_path / "me", "--save", saved)
+    assert status == 0 and "not_learnt         7, 8, 9" in out.splitlines()
+    assert saved.read_bytes() == first
+
+
+def test_enrol_says_what_it_cannot_learn(capsys, tmp_path):
+    saved = tmp_path / "mine.safetensors"
+
+    def refused(folder, *options):
+        status, out, err = call(capsys, "enrol", folder, "--save", saved, *options)
+        assert (status, out) == (1, "") and not saved.exists()
+        return err
+
+    other = words(tmp_path / "words")
+    (other / "notes.txt").unlink()
+    assert "words that the network does not know (2: left; right)" in refused(other)
+    assert "of two classes or more" in refused(voice(tmp_path / "one", "7"))
+    assert "no such corpus or folder" in refused(tmp_path / "none")
+    silent = voice(tmp_path / "silent", "01")
+    for clip in silent.iterdir():
+        soundfile.write(clip, np.zeros(4000), 8000)
+    assert "silent, it holds no signal" in refused(silent)
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"nothing")
+    assert f"{foreign}: not a safetensors file" in refused(
+        voice(tmp_path / "two", "01"), "--network", foreign
+    )
 
 
 def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):

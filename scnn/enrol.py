@@ -1,0 +1,128 @@
+"""Learning a new voice: one stranger says the words a few times, and the last layer alone learns from it.
+
+Nothing is propagated back through the network. The last layer hears each recording, and where its answer
+differs from what was said, its weights move by what it has just received: the delta rule. That takes a
+counter of spikes for each input, a table of exponentials, and one multiply-add for each weight, in whole
+numbers if need be.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from scnn import kernels
+from scnn.checks import whole
+from scnn.data import Corpus
+from scnn.features import one_thread
+from scnn.models import Network
+from scnn.quantization import weight_of
+from scnn.text import listed
+
+RATE, PASSES, MARGIN = 0.3, 10, 3.0
+_BATCH = 50  # clips
+
+
+def last_inputs(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """What the last layer receives for `images` `[N, C, H, W]`: `[T, N, inputs]`, the spikes before it.
+
+    In a ReLU network, and where there is no layer before, it is `[1, N, inputs]` and constant over time.
+    """
+    found = []
+    for part in images.split(_BATCH):
+        before = [trace.spikes for trace in network.trace(part)[:-1]] or [part[None]]
+        found.append(before[-1].flatten(2))
+    return torch.cat(found, dim=1)
+
+
+@one_thread()
+def enrol(
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    rate: float = RATE,
+    passes: int = PASSES,
+    margin: float = MARGIN,
+) -> Network:
+    """A copy of `network` whose last layer has learnt `images` `[N, C, H, W]` of the classes `labels` `[N]`.
+
+        w_c += r (y_c - a_c) x,    b_c += r (y_c - a_c)
+        a = softmax(u - margin y),    r = rate / mean |x|^2
+
+    one image after another, where x is what the last layer receives, its mean over the time steps; y is 1
+    for the class of the image and 0 for the others; u is the mean of the output membranes over the time steps
+    (the logits of a ReLU network), as the layer gives it with the weights that it has by then. The class has
+    to be ahead by about `margin` before the weights rest. The order is always the same: in each of the
+    `passes` the first image of every class, then the second.
+
+    A class without an image keeps its weights. The copy has the precision of `network`: it answers, while
+    learning as later, with rounded weights where they are quantised. A layer without biases learns none.
+
+    Raises `ValueError` for images of fewer than two classes, for labels that are none of the network's or not
+    as many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where nothing
+    reaches the last layer.
+    """
+    for name, value, least in (("rate", rate, 1e-6), ("margin", margin, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1e3:
+            raise ValueError(f"{name} must be a number from {least:g} to 1000, not {value!r}")
+    whole("passes", passes, 1, 1000)
+    outputs = network.layers[-1].units
+    if labels.shape != images.shape[:1] or not all(0 <= label < outputs for label in labels.tolist()):
+        raise ValueError(f"labels must be a class of 0 to {outputs - 1} for each of the {len(images)} images")
+    if len(labels.unique()) < 2:
+        raise ValueError("a voice is learnt from two words or more, which are told apart")
+    inputs = last_inputs(network, images)
+    means, targets = inputs.mean(dim=0), functional.one_hot(labels, outputs).float()
+    if not means.any():
+        raise ValueError("nothing reaches the network's last layer, so it cannot learn from these recordings")
+    step = rate / means.square().sum(dim=1).mean()
+    heard = targets.amax(dim=0)
+    learnt = deepcopy(network)
+    last = learnt.weights[-1]
+    with torch.no_grad():
+        last.weight.copy_(weight_of(last))
+        for clip in passes * _in_turn(labels):
+            membrane = functional.linear(inputs[:, [clip]], weight_of(last), last.bias)
+            if learnt.spiking:
+                _, membrane = kernels.leaky(membrane, learnt.output_neuron, learnt.num_steps, True)
+            answer = torch.softmax(membrane.mean(dim=(0, 1)) - margin * targets[clip], dim=0)
+            error = step * heard * (targets[clip] - answer)
+            last.weight += torch.outer(error, means[clip])
+            if last.bias is not None:
+                last.bias += error
+    return learnt
+
+
+def _in_turn(labels: torch.Tensor) -> list[int]:
+    """The first image of each class, then the second of each, and so on."""
+    counts = functional.one_hot(labels).cumsum(dim=0)
+    repetition = counts[torch.arange(len(labels)), labels]
+    return np.lexsort((labels, repetition)).tolist()
+
+
+def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:
+    """Of each clip of `corpus` the number of its word among the `classes` of a network, int64 `[N]`.
+
+    Raises `ValueError`, naming them, for words that the network does not know.
+    """
+    if unknown := [word for word in corpus.classes if word not in classes]:
+        raise ValueError(
+            f"{corpus.name}: words that the network does not know ({listed(unknown, 10)}); it knows "
+            f"{listed(classes, 20)}"
+        )
+    numbers = np.array([list(classes).index(word) for word in corpus.classes])
+    return torch.from_numpy(numbers[corpus.labels])
+
+
+def described(about: dict[str, Any], corpus: Corpus) -> dict[str, Any]:
+    """What is kept beside a network that has learnt `corpus`; `about` is what was kept beside it before.
+
+    Each learning adds an entry to `enrolled`: the corpus, and the examples of each word. `accuracy` is left
+    out, for it was measured with other weights.
+    """
+    examples = {word: int((corpus.labels == label).sum()) for label, word in enumerate(corpus.classes)}
+    kept = {name: value for name, value in about.items() if name != "accuracy"}
+    return kept | {"enrolled": [*kept.get("enrolled", []), {"corpus": corpus.name, "examples": examples}]}
