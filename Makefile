@@ -41,7 +41,7 @@ site: $(READY)  ## render the committed runs of book/runs to _build/html, runnin
 	$(PY) -m scnn.book render --paper
 
 test: lint  ## lint, unit tests, and all notebooks against their stored outputs
-	$(PY) -m pytest --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
 lint: $(READY)  ## check code and notebooks with ruff
 	$(PY) -m ruff check .
