@@ -1,5 +1,6 @@
 """The site: how notebooks are laid out for reading, the picture of the landing page, and its numbers."""
 
+import base64
 import re
 import sys
 from pathlib import Path
@@ -50,12 +51,11 @@ def test_a_page_is_laid_out_for_reading():
         'import os\n\ncorpus = "espeak"\n\nbook.begin(corpus, 0)',
         "## What we found\n\n- It works.",
         "short = 1",
-        "pass\n" * 9,
-        'glue("key", 1, display=False)',
+        "pass\n" * 9 + '\n\nglue("key", 1, display=False)',
         "A table.\n\n## Exercises\n\n1. Try.",
     ]
     hidden = ["hide-input"]
-    assert tags == [[], hidden, [], [], hidden, hidden, []]
+    assert tags == [[], hidden, [], [], hidden, []]
     assert [one["text"] for one in cells[1]["outputs"]] == ["stand-in"]  # the warning stays in sight
 
 
@@ -63,6 +63,42 @@ def test_findings_that_refer_to_what_stands_above_them_stay_there():
     sources, _, _ = arranged(FINDINGS.replace("It works.", "See the table above."))
     assert 'href="#what-we-found"' in sources[2]
     assert sources[-1] == "A table.\n\n## What we found\n\n- See the table above.\n\n## Exercises\n\n1. Try."
+
+
+def test_folded_cells_are_joined_only_where_the_first_shows_nothing():
+    long = "pass\n" * 9
+    shown = new_output("stream", text="shown")
+    for outputs, count in (([], 1), ([shown], 2)):
+        cells = [
+            *(new_markdown_cell("# Toy"), new_code_cell("1")),
+            *(new_code_cell(long, outputs=outputs), new_code_cell(long, outputs=[shown])),
+        ]
+        found = pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"][2:]
+        assert len(found) == count and found[-1]["outputs"] == [*outputs * (count == 1), shown]
+
+
+def test_a_wide_figure_is_marked_for_phones():
+    def classes(width):
+        head = b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR" + width.to_bytes(4, "big")
+        drawn = new_output("display_data", {"image/png": base64.b64encode(head).decode()})
+        cells = [new_code_cell("1", outputs=[drawn], metadata={"mystnb": {"image": {"alt": "a line"}}})]
+        image = pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"][0]["metadata"]["mystnb"][
+            "image"
+        ]
+        assert image["alt"] == "a line"
+        return image.get("classes")
+
+    assert classes(800) == "wide" and classes(340) is None
+
+
+@pytest.mark.parametrize("text", ["98.7 ± 0.57", "97.3", "1,615,606", "–", "-0.1", "98.1 %", "27 ×"])
+def test_a_number_is_known(text):
+    assert pages.NUMBER.fullmatch(text)
+
+
+@pytest.mark.parametrize("text", ["not reproduced (higher)", "A, T = 10", "3 of them", ""])
+def test_a_text_is_no_number(text):
+    assert not pages.NUMBER.fullmatch(text)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

@@ -7,11 +7,14 @@ engines and previews; on GitHub, where the variable GITHUB_REPOSITORY names the 
 """
 
 import ast
+import base64
 import json
 import os
 import re
 
 LINES = 8  # of code that stand open; more are folded
+WIDE = 640  # pixels; on a phone, a figure that is wider scrolls rather than shrinks
+NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # all that a table's cell holds
 FINDINGS = re.compile(r"^## What we found\n.*?(?=^(?:#+ )?Exercises$|\Z)", re.MULTILINE | re.DOTALL)
 CONTENTS = re.compile(r"^(You will[^\n]*?):?\n\n(- .*?)(?=\n\n(?!- )|\Z)", re.MULTILINE | re.DOTALL)
 EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
@@ -23,11 +26,12 @@ def arrange(notebook):
     cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
     if cells and cells[0]["cell_type"] == "markdown":
         cells[0]["source"] = CONTENTS.sub(r":::{dropdown} \1 …\n\2\n:::", cells[0]["source"])
-    cells = _findings_first(_join_setup(cells))
+    cells = _join_folded(_findings_first(_join_setup(cells)))
     for cell in cells:
-        if cell["cell_type"] == "code" and _folds(cell):
-            tags = cell["metadata"].setdefault("tags", [])
-            tags.append("hide-input")
+        if cell["cell_type"] == "code":
+            _mark_wide(cell)
+            if _folds(cell):
+                cell["metadata"].setdefault("tags", []).append("hide-input")
     notebook["cells"] = cells
     return notebook
 
@@ -65,6 +69,29 @@ def _join_setup(cells):
     return [*cells[:start], joined, *cells[end:]]
 
 
+def _join_folded(cells):
+    """Make one cell of folded cells in a row, as long as only the last of them shows anything."""
+    joined = []
+    for cell in cells:
+        before = joined[-1] if joined else None
+        if before and before["cell_type"] == cell["cell_type"] == "code" and _folds(before) and _folds(cell):
+            if all("scrapbook" in one.get("metadata", {}) for one in before["outputs"]):
+                source = f"{before['source']}\n\n{cell['source']}"
+                joined[-1] = cell | {"source": source, "outputs": before["outputs"] + cell["outputs"]}
+                continue
+        joined.append(cell)
+    return joined
+
+
+def _mark_wide(cell):
+    """Give the picture of a cell the class `wide` if it is; a PNG tells its width in bytes 16 to 19."""
+    for one in cell["outputs"]:
+        if png := one.get("data", {}).get("image/png"):
+            if int.from_bytes(base64.b64decode("".join(png))[16:20], "big") > WIDE:
+                image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
+                image["classes"] = "wide"
+
+
 def _findings_first(cells):
     """Bring the findings behind the set-up, and drop the closing links: the site has its own below.
 
@@ -92,6 +119,15 @@ def read(app, docname, source):
     """Arrange a notebook that Sphinx has just read."""
     if app.env.doc2path(docname).endswith(".ipynb"):
         source[0] = json.dumps(arrange(json.loads(source[0])))
+
+
+def mark_numbers(app, doctree, docname):
+    """Give the cells of tables that hold a number the class `number`, which keeps them on one line."""
+    from docutils import nodes
+
+    for entry in doctree.findall(nodes.entry):
+        if NUMBER.fullmatch(entry.astext().strip()):
+            entry["classes"].append("number")
 
 
 def describe(app, pagename, templatename, context, doctree):
@@ -135,5 +171,6 @@ def setup(app):
     """Register with Sphinx."""
     app.connect("config-inited", link)
     app.connect("source-read", read)
+    app.connect("doctree-resolved", mark_numbers)
     app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
