@@ -77,6 +77,20 @@ def test_folded_cells_are_joined_only_where_the_first_shows_nothing():
         assert len(found) == count and found[-1]["outputs"] == [*outputs * (count == 1), shown]
 
 
+def test_a_long_table_is_folded_with_its_code_and_a_short_one_stays():
+    def tags(rows):
+        table = new_output("execute_result", {"text/html": "<table>" + rows * "<tr></tr>"}, execution_count=1)
+        cells = [new_code_cell("table", outputs=[table])]
+        return pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"][0]["metadata"].get("tags", [])
+
+    assert tags(30) == ["hide-cell"] and tags(5) == []
+
+
+def test_what_is_folded_as_an_appendix_is_there():
+    text = "".join(path.read_text(encoding="utf-8") for path in RUNS)
+    assert all(f"## {title.replace('’', chr(39))}" in text for title in pages.APPENDIX)
+
+
 def test_a_wide_figure_is_marked_for_phones():
     def classes(width):
         head = b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR" + width.to_bytes(4, "big")

@@ -13,6 +13,12 @@ import os
 import re
 
 LINES = 8  # of code that stand open; more are folded
+ROWS = 17  # of a table that stand open, its head included
+APPENDIX = {
+    "Are these librosa’s features?",
+    "Energies of a filter bank",
+    "What a checkpoint holds",
+}  # fold, too
 WIDE = 640  # pixels; on a phone, a figure that is wider scrolls rather than shrinks
 NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # all that a table's cell holds
 FINDINGS = re.compile(r"^## What we found\n.*?(?=^(?:#+ )?Exercises$|\Z)", re.MULTILINE | re.DOTALL)
@@ -30,8 +36,15 @@ def arrange(notebook):
     for cell in cells:
         if cell["cell_type"] == "code":
             _mark_wide(cell)
-            if _folds(cell):
-                cell["metadata"].setdefault("tags", []).append("hide-input")
+            metadata = cell["metadata"]
+            if _is_long_table(cell):
+                metadata["tags"] = [*metadata.get("tags", []), "hide-cell"]
+                metadata["mystnb"] = {
+                    "code_prompt_show": "Show the table",
+                    "code_prompt_hide": "Hide the table",
+                }
+            elif _folds(cell):
+                metadata["tags"] = [*metadata.get("tags", []), "hide-input"]
     notebook["cells"] = cells
     return notebook
 
@@ -51,6 +64,13 @@ def _is_setup(cell):
 def _folds(cell):
     long = len(cell["source"].splitlines()) > LINES
     return long or _is_setup(cell) or bool(re.search(r"^ *glue\(", cell["source"], re.MULTILINE))
+
+
+def _is_long_table(cell):
+    """Whether a cell shows a table of many rows, and nothing else."""
+    shown = [one for one in cell["outputs"] if "scrapbook" not in one.get("metadata", {})]
+    tables = ["".join(one.get("data", {}).get("text/html", "")).count("<tr") for one in shown]
+    return bool(tables) and min(tables) > ROWS
 
 
 def _join_setup(cells):
@@ -130,6 +150,17 @@ def mark_numbers(app, doctree, docname):
             entry["classes"].append("number")
 
 
+def fold_appendices(app, doctree, docname):
+    """Fold what stands below the titles in `APPENDIX`: checks and asides that the argument does not need."""
+    from docutils import nodes
+
+    for section in doctree.findall(nodes.section):
+        if (title := section.next_node(nodes.title)) and title.astext() in APPENDIX:
+            begin = '<details class="appendix"><summary>Show this section</summary>'
+            section.insert(section.index(title) + 1, nodes.raw("", begin, format="html"))
+            section.append(nodes.raw("", "</details>", format="html"))
+
+
 def describe(app, pagename, templatename, context, doctree):
     """Put a page's title and first paragraph into its head, for previews of a link to it."""
     if doctree is None:
@@ -172,5 +203,6 @@ def setup(app):
     app.connect("config-inited", link)
     app.connect("source-read", read)
     app.connect("doctree-resolved", mark_numbers)
+    app.connect("doctree-resolved", fold_appendices)
     app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
