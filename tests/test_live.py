@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from scnn.listen import Gate
 LOGMEL = Features(
     kind="logmel", bands=16, height=18, width=24, frame=128, hop=256, trim_db=30, normalization="clip"
 )
+COMMITTED = Path(__file__).parents[1] / "book" / "_static" / "live"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -145,7 +147,7 @@ RECOGNISE = """(samples) => {
 def test_every_recording_has_pythons_answer_spikes_and_cost(open_page, network, samples, steps, threshold):
     page = open_page()
     page.evaluate("([steps, threshold]) => scnnLive.live.network.tune(steps, threshold)", [steps, threshold])
-    program = tuned(load_program(network, readout="membrane"), steps, round(256 * threshold))
+    program = tuned(load_program(network), steps, round(256 * threshold))
     trained = run(Experiment.from_json(json.dumps(live.load_network(network)[1]["experiment"]))).network()
     fans = [metrics._fan_out(trained, depth) for depth in range(len(trained.layers))]
     unit = program.layers[-1].scale.max()
@@ -228,7 +230,7 @@ def test_the_sliders_try_other_steps_and_thresholds(open_page, samples):
 
 def test_a_file_is_answered_as_python_reads_it(open_page, network, tmp_path):
     page = open_page()
-    program = load_program(network, readout="membrane")
+    program = load_program(network)
     (flac,) = ESPEAK_FOLDER.glob("4_en-gb-f3_2.flac")
     part(page, "file").set_input_files(flac)
     page.wait_for_function("scnnLive.live.word")
@@ -256,7 +258,7 @@ def test_a_word_said_to_the_microphone_is_answered(open_page, server, network, w
     gate = Gate(8000)
     (segment,) = [*gate.feed(word[0]), *gate.flush()]
     assert len(heard) == pytest.approx(len(segment.samples), abs=3 * 80)
-    program = load_program(network, readout="membrane")
+    program = load_program(network)
     wanted = reference.recognise(program, [heard, np.rint(segment.samples * 32768).astype(np.int16)])
     assert page.evaluate("scnnLive.live.word.found.scores.at(-1)") == wanted.scores[0].tolist()
     assert wanted.answers[0] == wanted.answers[1]
@@ -367,3 +369,44 @@ def test_recordings_are_in_the_page_bit_by_bit(folder, samples):
     for sample, wanted in zip(said["samples"], samples, strict=True):
         assert (sample["title"], sample["label"]) == (wanted.title, wanted.label)
         assert base64.b64decode(sample["samples"]) == wanted.pcm.astype("<i2").tobytes()
+
+
+def committed(name: str) -> dict:
+    """What a script of the book's page hands over."""
+    return json.loads((COMMITTED / name).read_text().split(" = ", 1)[1].rstrip(";\n"))
+
+
+@pytest.fixture(scope="module")
+def digits() -> list[live.Sample]:
+    """The recordings of the book's page."""
+    return [
+        live.Sample(each["title"], each["label"], np.frombuffer(base64.b64decode(each["samples"]), "<i2"))
+        for each in committed("samples.js")["samples"]
+    ]
+
+
+def test_the_books_page_is_written_from_the_packaged_network(digits, tmp_path):
+    """`python -m scnn.deploy.live` writes what is committed, its WebAssembly byte by byte."""
+    live.write(live.PRETRAINED, tmp_path, digits, live.FSDD)
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (COMMITTED / path.name).read_text(), f"{path.name} is not of this network"
+    assert len(base64.b64decode(committed("network.js")["wasm"])) <= 100_000
+
+
+def test_the_books_recordings_are_those_of_fsdd(digits, fsdd):
+    for found, wanted in zip(digits, live.digits(), strict=True):
+        assert found[:2] == wanted[:2] and (found.pcm == wanted.pcm).all()
+    assert "CC BY-SA 4.0" in committed("samples.js")["source"]
+
+
+def test_the_books_page_answers_its_recordings_as_python_does(open_page, digits, tmp_path):
+    shutil.copytree(COMMITTED, tmp_path / "page")
+    page = open_page(live.write_page(tmp_path / "page", "Digits", "").as_uri())
+    program = load_program(live.PRETRAINED)
+    wanted = reference.recognise(program, [sample.pcm for sample in digits])
+    assert len(digits) > 10
+    for index, sample in enumerate(digits):
+        found = page.evaluate(RECOGNISE, sample.pcm.tolist())
+        assert found["answer"] == program.classes[wanted.answers[index]]
+        assert found["scores"][-1] == wanted.scores[index].tolist()
+        assert found["hidden"] == [layer[index].ravel().tolist() for layer in wanted.hidden]

@@ -55,12 +55,11 @@ def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, An
     Raises `ValueError` for a network without spikes or membranes to show, and as `load_program`.
     """
     made, said = load_network(network)
-    readout = said["experiment"].get("readout", "spikes") if "experiment" in said else "spikes"
-    program = load_program(network, readout=readout)
-    if not program.spiking or readout != "membrane":
+    program = load_program(network)
+    if not program.spiking or program.readout != "membrane":
         raise ValueError(
             f"{network}: the live page wants a spiking network that is read out by membrane, not "
-            f"{'a ReLU network' if not program.spiking else readout}"
+            f"{'a ReLU network' if not program.spiking else program.readout}"
         )
     f = program.front_end.features
     return {

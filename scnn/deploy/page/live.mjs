@@ -6,19 +6,19 @@ const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const PAGE = `
 <p class="hint">Say one of these, one at a time: <span data-part="words"></span>. The sound never leaves this page:
   nothing is sent or stored.</p>
-<div class="row">
+<div class="controls">
   <button type="button" data-part="record" aria-pressed="false">Speak</button>
   <button type="button" data-part="choose">Choose a recording</button>
   <input type="file" data-part="file" accept="audio/*" hidden>
   <button type="button" data-part="play" disabled>Play it</button>
   <span class="meter" aria-hidden="true"><span data-part="level"></span></span>
 </div>
-<div class="row" role="group" aria-label="Recordings to try" data-part="samples"></div>
+<div class="controls" role="group" aria-label="Recordings to try" data-part="samples"></div>
 <p class="fine" data-part="source"></p>
 <div class="answer"><output data-part="answer" aria-hidden="true">–</output>
   <span data-part="detail" aria-hidden="true">Speak, drop a recording here, or press one above.</span></div>
 <p class="unseen" role="status" aria-live="polite" data-part="status"></p>
-<div class="row tune">
+<div class="controls tune">
   <label>Time steps <input type="range" data-part="steps" min="1" step="1"> <b data-part="steps-value"></b></label>
   <label>Threshold <input type="range" data-part="threshold" min="0.5" max="2" step="0.05">
     <b data-part="threshold-value"></b></label>
@@ -26,19 +26,19 @@ const PAGE = `
 </div>
 <p class="fine" data-part="right"></p>
 <div data-part="result" hidden>
-  <h3>What it hears</h3>
+  <h2>What it hears</h2>
   <canvas data-part="wave" role="img"></canvas>
   <canvas data-part="image" role="img"></canvas>
   <p class="fine">Above the waveform, below the image that the network sees: mel bands from low (bottom) to high, time to the
     right.</p>
-  <h3>The race of the answers</h3>
+  <h2>The race of the answers</h2>
   <p class="fine">How sure the network is of each answer, after its last time step. Marks show the steps before.</p>
   <ol class="race" data-part="race"></ol>
-  <h3>Every layer, step by step</h3>
+  <h2>Every layer, step by step</h2>
   <p class="fine">A coloured point is a neuron that spikes. Each field of a convolution is one channel, drawn as the image
     above.</p>
   <div data-part="layers"></div>
-  <h3>What this word cost</h3>
+  <h2>What this word cost</h2>
   <div class="wide"><table data-part="cost"></table></div>
   <p data-part="verdict"></p>
 </div>`;
