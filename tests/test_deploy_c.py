@@ -66,6 +66,7 @@ RANDOM = {
     "below the peak": ("4C3s2p1-6C3s2p1-10FC", {"num_steps": 4, "features": PEAK}),
     "trained with 4 bits": ("5C3s2p1-12FC-10FC", {"num_steps": 4, "precision": "int4-weights", "seed": 7}),
     "relu": ("6C3s2p1-P2-9C3p1-12FC-10FC", {"spiking": False}),
+    "relu, 2 bits": ("5C3s2-18C3s2p1-10FC", {"spiking": False, "bits": 2}),
     "relu, 4 bits": ("5C3s2-7C3s2p1-P3s1-10FC", {"spiking": False, "bits": 4, "features": {"frame": 512}}),
 }
 
@@ -113,7 +114,7 @@ def test_packed_weights_can_be_read_again():
     rows = np.random.default_rng(0).integers(-1, 2, (5, 19)).astype(np.int8)
     packed = emit.packed_rows(rows, 2)
     assert packed.shape == (5, 8)
-    fields = packed[:, :, None] >> np.arange(0, 8, 2) & 3
+    fields = packed.reshape(5, 2, 1, 4) >> np.arange(0, 8, 2)[:, None] & 3
     assert (np.where(fields > 1, fields.astype(int) - 4, fields).reshape(5, -1)[:, :19] == rows).all()
 
 

@@ -164,7 +164,7 @@ def _layer(program: Program, index: int, table: Tables) -> str:
         "shift": -1 if layer.leak.shift is None else layer.leak.shift,
         "factor": layer.leak.factor,
         "reset": f"SCNN_{layer.reset.upper()}",
-        "lanes": int(index > 0 and layer.bits == 8 and layer.magnitude.max() <= LANES),
+        "lanes": int(index > 0 and layer.magnitude.max() << 8 - layer.bits <= LANES),
     }
     arrays = {"bias": (layer.bias, "int32")}
     if index == 0:
@@ -224,11 +224,15 @@ def weight_rows(program: Program, index: int) -> np.ndarray:
 
 
 def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
-    """Rows of weights, int8 [R, n], in bytes: `bits` each, the first lowest, rows filled to whole words."""
+    """Rows of weights, int8 [R, n], of `bits` each, rows filled to whole words.
+
+    The first four weights of a word are the lowest bits of its bytes, the next four those above them.
+    """
     per_word = 32 // bits
     padded = np.pad(rows, [(0, 0), (0, -rows.shape[1] % per_word)]).astype(np.int64)
-    fields = (padded & (1 << bits) - 1).reshape(len(rows), -1, 8 // bits)
-    return (fields << bits * np.arange(8 // bits)).sum(axis=2).astype(np.uint8)
+    fields = (padded & (1 << bits) - 1).reshape(len(rows), -1, 8 // bits, 4)
+    packed = (fields << bits * np.arange(8 // bits)[:, None]).sum(axis=2)
+    return packed.reshape(len(rows), -1).astype(np.uint8)
 
 
 def _layers(program: Program) -> dict[str, str]:

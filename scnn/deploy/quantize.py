@@ -114,14 +114,16 @@ class Program:
     def proof(self) -> pd.DataFrame:
         """Largest magnitudes that any image can cause, a row a layer.
 
-        `sum` is of weights. All are below 2^31, or there would be no program. `lanes` says whether the sum
-        of a layer of spikes fits 16 bits, and `bits` how wide its weights are stored.
+        `sum` is of weights. All are below 2^31, or there would be no program. `bits` says how wide weights
+        are stored, and `lanes` whether the sums of a layer of spikes fit 16 bits with each weight on top of
+        the bits of a byte.
         """
         rows = []
         for index, layer in enumerate(self.layers):
             largest = _largest_input(index, self.front_end, self.spiking)
             sums, current, membrane = _bounds(layer, largest, self.steps)
-            rows.append((layer.name, layer.bits, layer.fraction, sums, current, membrane, sums <= LANES))
+            lanes = sums << 8 - layer.bits <= LANES
+            rows.append((layer.name, layer.bits, layer.fraction, sums, current, membrane, lanes))
         names = ["layer", "bits", "fraction", "sum", "current", "membrane", "lanes"]
         return pd.DataFrame(rows, columns=names).set_index("layer")
 

@@ -97,27 +97,33 @@ SCNN_INLINE int32_t first_shown(const struct sound *sound, int32_t frames) {
 
 /* ---- One frame: window, spectrum, power, bands ---- */
 
-SCNN_INLINE int32_t windowed(const int16_t *samples, int32_t at, int32_t weight) {
-    return (int32_t)(((int64_t)emphasised(samples, at) * weight) >> 16);
+SCNN_INLINE int32_t windowed(int32_t sample, int16_t weight) {
+    return (int32_t)(((int64_t)sample * weight) >> 16);
 }
 
-/* The frame from `start` on, windowed, in the order that the FFT wants. */
+/* Half of a frame, windowed, in the order that the FFT wants. The window is read in steps of 1, or of -1. */
+SCNN_INLINE void half_frame(const int16_t *samples, const uint16_t *order, const int16_t *window, int32_t step) {
+    int32_t before = samples[-1];
+    for (int32_t i = 0; i < HALF / 2; i++, samples += 2, window += 2 * step) {
+        int32_t *pair = scnn_odd.spectrum + 2 * order[i];
+        int32_t even = samples[0], odd = samples[1];
+        pair[0] = windowed(even * 8192 - SCNN_EMPHASIS * before, window[0]);
+        pair[1] = windowed(odd * 8192 - SCNN_EMPHASIS * even, window[step]);
+        before = odd;
+    }
+}
+
+/* The frame from `start` on; zeros lie beyond both ends of what is heard. */
 SCNN_APART void frame(const struct sound *sound, int32_t start) {
-    const int16_t *samples = sound->samples;
-    int32_t *out = scnn_odd.spectrum;
     if (start > 0 && start >= sound->first && start + SCNN_FRAME <= sound->end) {
-        for (int32_t i = 0; i < HALF; i++) {
-            int32_t *pair = out + 2 * scnn_order[i];
-            pair[0] = windowed(samples, start + 2 * i, scnn_window[2 * i <= HALF ? 2 * i : SCNN_FRAME - 2 * i]);
-            pair[1] = windowed(samples, start + 2 * i + 1,
-                               scnn_window[2 * i < HALF ? 2 * i + 1 : SCNN_FRAME - 2 * i - 1]);
-        }
+        half_frame(sound->samples + start, scnn_order, scnn_window, 1);
+        half_frame(sound->samples + start + HALF, scnn_order + HALF / 2, scnn_window + HALF, -1);
         return;
     }
     for (int32_t i = 0; i < SCNN_FRAME; i++) {
         int32_t at = start + i, inside = at >= sound->first && at < sound->end;
-        out[2 * scnn_order[i / 2] + i % 2] =
-            inside ? windowed(samples, at, scnn_window[i <= HALF ? i : SCNN_FRAME - i]) : 0;
+        scnn_odd.spectrum[2 * scnn_order[i / 2] + i % 2] =
+            inside ? windowed(emphasised(sound->samples, at), scnn_window[i <= HALF ? i : SCNN_FRAME - i]) : 0;
     }
 }
 

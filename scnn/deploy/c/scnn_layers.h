@@ -18,7 +18,8 @@
 #define PATTERNS (1 << SCNN_MOST_STEPS)
 
 /* What a place receives at every time step. Where 16 bits hold every sum of a layer and the processor adds two at
-   once, they are in `halves`: outputs 0, 2, 1, 3 of every four, as the bytes of their weights are unpacked. */
+   once, they are in `halves`, in units of 1 / (1 << unused(l)): outputs 0, 2, 1, 3 of every four, as the bytes of their
+   weights are unpacked. */
 union sums {
     int32_t whole[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
     int16_t halves[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
@@ -29,8 +30,12 @@ static union sums sums;
 
 SCNN_INLINE int halved(const struct scnn_layer *l) { return SCNN_SIMD && SCNN_SPIKING && l->lanes; }
 
+/* Bits of a byte that a weight leaves unused. */
+SCNN_INLINE int32_t unused(const struct scnn_layer *l) { return 8 - l->bits; }
+
 SCNN_INLINE int32_t sum_of(const struct scnn_layer *l, const union sums *from, int32_t t, int32_t output) {
-    return halved(l) ? from->halves[t][(output & ~3) + output % 2 * 2 + output / 2 % 2] : from->whole[t][output];
+    return halved(l) ? from->halves[t][(output & ~3) + output % 2 * 2 + output / 2 % 2] >> unused(l)
+                     : from->whole[t][output];
 }
 
 /* Four bytes, or two int16, wherever they are. */
@@ -45,11 +50,21 @@ SCNN_INLINE uint32_t word(const void *from) {
 #endif
 }
 
+/* A row's weights lie in words, the first four in the lowest bits of its bytes, the next four above them. */
 SCNN_INLINE int32_t weight(const struct scnn_layer *l, int32_t row, int32_t output) {
-    int32_t at = row * l->row_bytes + output * l->bits / 8;
-    uint32_t byte = l->weights[at] << (8 - l->bits - output * l->bits % 8) & 0xFF; /* its bits on top */
-    return (int32_t)(int8_t)byte >> (8 - l->bits);
+    int32_t each = 32 / l->bits, at = row * l->row_bytes + output / each * 4 + output % 4;
+    uint32_t byte = l->weights[at] << (unused(l) - output % each / 4 * l->bits) & 0xFF; /* its bits on top */
+    return (int32_t)(int8_t)byte >> unused(l);
 }
+
+#if SCNN_SIMD
+/* Four weights of those from `row` on, the first being `first`: on top of the bits of four bytes. */
+SCNN_INLINE uint32_t four_weights(const struct scnn_layer *l, const uint8_t *row, int32_t first) {
+    int32_t each = 32 / l->bits;
+    uint32_t value = word(row + first / each * 4) << (unused(l) - first % each / 4 * l->bits);
+    return value & (0xFF >> unused(l) << unused(l)) * 0x01010101u;
+}
+#endif
 
 /* ---- Neurons ---- */
 
@@ -228,9 +243,9 @@ SCNN_INLINE void add_halves(const struct scnn_layer *l, uint32_t pattern, uint32
         uint32_t pairs[8];
         for (int32_t i = 0; i < count / 2; i++) pairs[i] = 0;
         for (int32_t left = 256; row && (left || l->lanes); row = next[row], left--) {
-            const uint8_t *weights = l->weights + (row - 1) * (uint32_t)l->row_bytes + output;
+            const uint8_t *weights = l->weights + (row - 1) * (uint32_t)l->row_bytes + output * l->bits / 8;
             for (int32_t i = 0; i < count / 4; i++) {
-                uint32_t four = word(weights + 4 * i), turned = four >> 8 | four << 24;
+                uint32_t four = four_weights(l, weights, 4 * i), turned = four >> 8 | four << 24;
                 pairs[2 * i] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * i], (int8x4_t)four);
                 pairs[2 * i + 1] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * i + 1], (int8x4_t)turned);
             }
@@ -243,8 +258,8 @@ SCNN_INLINE void add_halves(const struct scnn_layer *l, uint32_t pattern, uint32
                     *to = (uint32_t)__sadd16((int16x2_t)*to, (int16x2_t)pairs[i]);
                 } else {
                     int32_t *to = &sums.whole[t][output + i / 2 * 4 + i % 2];
-                    to[0] += (int16_t)pairs[i];
-                    to[2] += (int32_t)pairs[i] >> 16;
+                    to[0] += (int16_t)pairs[i] >> unused(l);
+                    to[2] += (int32_t)pairs[i] >> (16 + unused(l));
                 }
             }
         }
@@ -253,8 +268,9 @@ SCNN_INLINE void add_halves(const struct scnn_layer *l, uint32_t pattern, uint32
 
 SCNN_INLINE void add_pattern(const struct scnn_layer *l, uint32_t pattern) {
     int32_t o = 0;
-    for (; o + 12 < l->outputs; o += 16) add_halves(l, pattern, head[pattern], o, 16);
-    for (; o + 4 < l->outputs; o += 8) add_halves(l, pattern, head[pattern], o, 8);
+    for (; o + (l->bits == 8 ? 12 : l->bits == 4 ? 8 : 0) < l->outputs; o += 16)
+        add_halves(l, pattern, head[pattern], o, 16);
+    for (; o + (l->bits == 8 ? 4 : 0) < l->outputs; o += 8) add_halves(l, pattern, head[pattern], o, 8);
     if (o < l->outputs) add_halves(l, pattern, head[pattern], o, 4);
 }
 #endif
@@ -270,12 +286,8 @@ SCNN_INLINE void add(const struct scnn_layer *l) {
     for (int32_t i = 0; i < patterns; i++) {
         uint32_t pattern = used[i];
 #if SCNN_SIMD
-        if (l->bits == 8) {
-            add_pattern(l, pattern);
-            head[pattern] = 0;
-            continue;
-        }
-#endif
+        add_pattern(l, pattern);
+#else
         int32_t sum[SCNN_MOST_OUTPUTS];
         for (int32_t o = 0; o < l->outputs; o++) sum[o] = 0;
         for (uint32_t row = head[pattern]; row; row = next[row])
@@ -283,6 +295,7 @@ SCNN_INLINE void add(const struct scnn_layer *l) {
         for (int32_t t = 0; t < SCNN_STEPS; t++)
             if (pattern >> t & 1)
                 for (int32_t o = 0; o < l->outputs; o++) sums.whole[t][o] += sum[o];
+#endif
         head[pattern] = 0;
     }
     patterns = 0;
@@ -335,33 +348,34 @@ SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
 
 static uint8_t patch8[SCNN_MOST_ROWS + 3];
 
-/* Sums of the products of `size` values and the weights, [outputs][size]. */
+/* Sums of the products of `size` values and the weights of `count` outputs, [outputs][size], up to four of them. */
+SCNN_INLINE void connect_some(const struct scnn_layer *l, const uint8_t *values, int32_t size, int32_t o, int32_t count) {
+    int32_t total[4] = {0, 0, 0, 0}, i = 0;
+#if SCNN_SIMD
+    int32_t each = 32 / l->bits;
+    const uint8_t *row = l->weights + o * l->row_bytes;
+    for (; i + each <= size; i += each, row += 4) {
+        for (int32_t k = 0; k < each; k += 4, values += 4) {
+            uint32_t x = word(values);
+            int16x2_t low = __uxtb16((uint8x4_t)x), high = __uxtb16((uint8x4_t)(x >> 8 | x << 24));
+            for (int32_t n = 0; n < count; n++) {
+                uint32_t four = four_weights(l, row + n * l->row_bytes, k);
+                total[n] = __smlad(__sxtb16((int8x4_t)four), low, total[n]);
+                total[n] = __smlad(__sxtb16((int8x4_t)(four >> 8 | four << 24)), high, total[n]);
+            }
+        }
+    }
+    for (int32_t n = 0; n < count; n++) total[n] >>= unused(l);
+#endif
+    for (; i < size; i++, values++)
+        for (int32_t n = 0; n < count; n++) total[n] += weight(l, o + n, i) * *values;
+    for (int32_t n = 0; n < count; n++) sums.whole[0][o + n] = total[n];
+}
+
 SCNN_INLINE void connect_values(const struct scnn_layer *l, const uint8_t *values, int32_t size) {
     int32_t o = 0;
-#if SCNN_SIMD
-    for (; l->bits == 8 && o + 1 < l->outputs; o += 2) {
-        const uint8_t *row = l->weights + o * l->row_bytes;
-        int32_t first = 0, second = 0, i = 0;
-        for (; i + 3 < size; i += 4) {
-            uint32_t x = word(values + i), a = word(row + i), b = word(row + l->row_bytes + i);
-            int16x2_t low = (int16x2_t)__uxtb16((uint8x4_t)x), high = (int16x2_t)__uxtb16((uint8x4_t)(x >> 8));
-            first = __smlad(__sxtb16((int8x4_t)a), low, first);
-            first = __smlad(__sxtb16((int8x4_t)(a >> 8 | a << 24)), high, first);
-            second = __smlad(__sxtb16((int8x4_t)b), low, second);
-            second = __smlad(__sxtb16((int8x4_t)(b >> 8 | b << 24)), high, second);
-        }
-        for (; i < size; i++) {
-            first += weight(l, o, i) * values[i];
-            second += weight(l, o + 1, i) * values[i];
-        }
-        sums.whole[0][o] = first, sums.whole[0][o + 1] = second;
-    }
-#endif
-    for (; o < l->outputs; o++) {
-        int32_t sum = 0;
-        for (int32_t i = 0; i < size; i++) sum += weight(l, o, i) * values[i];
-        sums.whole[0][o] = sum;
-    }
+    for (; o + 3 < l->outputs; o += 4) connect_some(l, values, size, o, 4);
+    for (; o < l->outputs; o++) connect_some(l, values, size, o, 1);
 }
 
 SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
