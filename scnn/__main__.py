@@ -1,4 +1,4 @@
-"""The command line: `scnn data`, `train`, `predict`, `listen`, `enrol` and `export`."""
+"""The command line: `scnn data`, `train`, `predict`, `listen`, `enrol`, `export`, `record`, `keywords`."""
 
 import argparse
 import dataclasses
@@ -192,6 +192,27 @@ def _parser() -> argparse.ArgumentParser:
         "--readout", choices=READOUTS, help="what decides (default: as the network was trained to be read)"
     )
     export.set_defaults(call=_export)
+
+    text = """Record words of your own, each several times, as the folder of recordings that `scnn keywords`
+    learns from. A session can be broken off with Ctrl-C and taken up again."""
+    record = commands.add_parser("record", help="record words of your own", description=text)
+    record.add_argument("words", nargs="+", metavar="WORD", help="two or more, such as: lamp music stop")
+    record.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to record into")
+    record.add_argument("--takes", type=int, default=10, metavar="N", help="of each word (default: 10)")
+    record.add_argument("--speaker", default="me", metavar="NAME", help="who speaks (default: %(default)s)")
+    record.add_argument("--device", metavar="NAME", help="number or part of the name of a microphone")
+    record.set_defaults(call=_record)
+
+    text = """Learn the words of a folder of recordings, and write a network, its C, its WebAssembly and a
+    page that answers in a browser. What is tested on (a speaker, or some takes) is not trained on, and said.
+    The network answers "not sure" to other words and to noise (needs the extras `edge` and `voices`)."""
+    keywords = commands.add_parser("keywords", help="learn words of your own", description=text)
+    keywords.add_argument("folder", type=Path, metavar="FOLDER", help="of record, or in any layout of train")
+    keywords.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    keywords.add_argument("--epochs", type=int, default=30, metavar="N", help=_HELP["epochs"])
+    keywords.add_argument("--copies", type=int, default=6, metavar="N", help="changed copies of a recording")
+    keywords.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn")
+    keywords.set_defaults(call=_keywords)
     return parser
 
 
@@ -316,8 +337,7 @@ def _listen(options: argparse.Namespace) -> int:
             for begin in range(0, len(samples), rate):
                 answer(gate.feed(samples[begin : begin + rate]))
         else:
-            number = options.device is not None and options.device.isdigit()
-            with microphone(rate, int(options.device) if number else options.device) as blocks:
+            with microphone(rate, _device(options)) as blocks:
                 print("Listening; Ctrl-C ends it.", file=sys.stderr)
                 for block in blocks:
                     answer(gate.feed(block))
@@ -326,6 +346,46 @@ def _listen(options: argparse.Namespace) -> int:
     answer(gate.flush())
     if options.file is not None and not words:
         print(plain(f"scnn: {options.file}: no word is louder than its background"), file=sys.stderr)
+    return 0
+
+
+def _device(options: argparse.Namespace) -> int | str | None:
+    number = options.device is not None and options.device.isdigit()
+    return int(options.device) if number else options.device
+
+
+def _record(options: argparse.Namespace) -> int:
+    from scnn import keywords
+
+    def prompt(line: str) -> None:
+        print(plain(line), flush=True)
+
+    named = {"takes": options.takes, "speaker": options.speaker, "prompt": prompt}
+    try:
+        with microphone(keywords.RATE, _device(options)) as blocks:
+            written = keywords.record(options.words, options.out, blocks, **named)
+    except KeyboardInterrupt:  # a way to end it
+        print("scnn: what was said is kept; the same command asks for the rest", file=sys.stderr)
+        return 130
+    print(
+        plain(
+            f"{options.out} has them all, {len(written)} of them new: scnn keywords {options.out} --out DIR"
+        )
+    )
+    return 0
+
+
+def _keywords(options: argparse.Namespace) -> int:
+    from scnn import keywords
+
+    learnt = keywords.learn(options.folder, epochs=options.epochs, copies=options.copies, seed=options.seed)
+    print(plain(f"Held out: {learnt.held_out}.\n"))
+    table = learnt.words.rename(index=plain)
+    shares = {name: "{:.1%}".format for name in table.columns[1:]}
+    print(table.to_string(formatters=shares))
+    print(f'\nBelow a confidence of {learnt.refuse:.2f} the answer is "not sure".\n')
+    for path in keywords.write(learnt, options.out):
+        print(plain(f"{path}  {path.stat().st_size:,} bytes"))
     return 0
 
 

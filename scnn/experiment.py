@@ -333,9 +333,7 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
     if data.normalization is not None:
         valid = ", ".join(each for each in NORMALIZATIONS if each != "train")
         raise ValueError(f"normalization='train' goes with neither voices nor augmentation; valid: {valid}")
-    # Synthetic clips are many: each of a person is shown twice an epoch beside them.
-    people = np.tile(data.split.train, 2 if experiment.voices else 1)
-    sources = [(data.corpus, people)]
+    sources = []
     if experiment.voices:
         voices = _images(experiment.voices, fingerprint(experiment.voices), experiment.features)[0]
         if missing := sorted(set(voices.classes) - set(data.corpus.classes)):
@@ -344,12 +342,17 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
                 f"{', '.join(missing[:10])}"
             )
         sources.append((voices, np.arange(len(voices))))
+    chosen = ()
     if experiment.others:
         others = _images(experiment.others, fingerprint(experiment.others), experiment.features)[0]
         known = np.flatnonzero((others.labels % 2 == 0) & (others.takes == others.takes.min()))
         spoken_by = np.unique(others.speakers, return_inverse=True)[1]
         chosen = known[spoken_by[known] % 3 == 0]
         sources.append((chosen_from(others, chosen), np.arange(len(chosen))))
+    # Synthetic clips are many: each of a person is shown twice an epoch beside voices, and so often that the
+    # words of people are at least as many as the others.
+    times = max(2 if experiment.voices else 1, -(-len(chosen) // len(data.split.train)))
+    sources.insert(0, (data.corpus, np.tile(data.split.train, times)))
     images, labels = [], []
     for corpus, indices in sources:
         if experiment.augmentation is None:

@@ -867,3 +867,40 @@ def search_projections(trials: pd.DataFrame) -> Figure:
     }
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=4)
     return figure
+
+
+def answer_shares(table: pd.DataFrame) -> Figure:
+    """A bar for each row of `scnn.keywords.Learnt.words`: how much was right, refused and wrong."""
+    figure, axes = plt.subplots(figsize=(6.5, 0.9 + 0.38 * len(table)))
+    left, places = np.zeros(len(table)), np.arange(len(table))
+    for name, color in (("right", "C2"), ("not sure", "0.8"), ("wrong", "C1")):
+        share = 100 * table[name].to_numpy()
+        axes.barh(places, share, left=left, color=color, label=name, height=0.7)
+        left = left + share
+    axes.set(yticks=places, yticklabels=table.index, xlim=(0, 100), xlabel="of the recordings (%)")
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def confidences(groups: Mapping[str, np.ndarray], refuse: float) -> Figure:
+    """How sure a network was of its answers: a row of dots for each group, and where it begins to be.
+
+    Args:
+        groups: confidences in 0..1, by name.
+        refuse: the confidence below which the answer is "not sure".
+    """
+    figure, axes = plt.subplots(figsize=(6.5, 0.9 + 0.38 * len(groups)))
+    generator = np.random.default_rng(0)  # dots beside each other, not upon each other
+    for place, values in enumerate(groups.values()):
+        height = place + generator.uniform(-0.28, 0.28, len(values))
+        axes.plot(values, height, "o", ms=3, alpha=0.5, mew=0, color="C2" if place == 0 else "C1")
+    axes.axvline(refuse, color="0.3", linestyle="--", linewidth=1)
+    axes.annotate(
+        "not sure", (refuse, -0.5), (-4, 4), textcoords="offset points", ha="right", fontsize="small"
+    )
+    axes.set(yticks=range(len(groups)), yticklabels=groups, xlim=(0, 1.01), xlabel="confidence")
+    axes.set_ylim(len(groups) - 0.4, -0.8)
+    axes.grid(False, axis="y")
+    return figure
