@@ -115,6 +115,16 @@ def test_a_text_is_no_number(text):
     assert not pages.NUMBER.fullmatch(text)
 
 
+def test_findings_that_come_first_stay_where_they_are():
+    cells = [
+        new_markdown_cell("# Toy\n\n## What we found\n\n- It works."),
+        new_code_cell("1"),
+        new_markdown_cell("## Why\n\nSo.\n\n**Next:** [more](more.ipynb)."),
+    ]
+    found = [cell["source"] for cell in pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"]]
+    assert found == ["# Toy\n\n## What we found\n\n- It works.", "1", "## Why\n\nSo."]
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_every_page_keeps_its_text_and_outputs(path):
     before, after = nbformat.read(path, 4), pages.arrange(nbformat.read(path, 4))
@@ -131,9 +141,9 @@ def test_every_page_keeps_its_text_and_outputs(path):
         line.startswith(("You will", "Next", "**Next", "Back", "### Ex", "Exercises")) for line in lost
     )
     text = "\n".join(cell["source"] for cell in after["cells"])
-    assert text.count("## What we found") == text.count("## Exercises") == 1
+    assert text.count("## What we found") == 1
     first = next(i for i, cell in enumerate(after["cells"]) if cell["cell_type"] == "code")
-    assert "what we found" in after["cells"][first + 1]["source"].lower()
+    assert any("what we found" in cell["source"].lower() for cell in after["cells"][: first + 2])
 
 
 def test_a_list_in_a_docstring_ends_where_its_indentation_does():

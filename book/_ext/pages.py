@@ -32,7 +32,7 @@ def arrange(notebook):
     cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
     if cells and cells[0]["cell_type"] == "markdown":
         cells[0]["source"] = CONTENTS.sub(r":::{dropdown} \1 …\n\2\n:::", cells[0]["source"])
-    cells = _join_folded(_findings_first(_join_setup(cells)))
+    cells = _join_folded(_drop_links(_findings_first(_join_setup(cells))))
     for cell in cells:
         if cell["cell_type"] == "code":
             _mark_wide(cell)
@@ -113,25 +113,30 @@ def _mark_wide(cell):
 
 
 def _findings_first(cells):
-    """Bring the findings behind the set-up, and drop the closing links: the site has its own below.
+    """Bring the findings behind the set-up, unless they stand there or before it.
 
     Findings that refer to what stands above them stay at the end, with a link to them at their new place.
     """
     place = next((i + 1 for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cells[place + 1 :], start=place + 1):
         if cell["cell_type"] != "markdown" or not (found := FINDINGS.search(cell["source"])):
             continue
-        if number <= place:
-            return cells
         section, rest = found[0].rstrip(), cell["source"][: found.start()]
         if re.search(r"\babove\b(?! zero)", section):
             rest += section + "\n\n"
             section = 'In a hurry? Go straight to <a href="#what-we-found">what we found</a>.'
         rest += EXERCISES.sub("## Exercises", cell["source"][found.end() :])
         moved = {"cell_type": "markdown", "id": "findings", "metadata": {}, "source": section}
-        cells[number] = cell | {"source": LINKS.sub("", rest)}
-        cells.insert(place, moved)
-        return [cell for cell in cells if cell["source"].strip()]
+        return [*cells[:place], moved, *cells[place:number], cell | {"source": rest}, *cells[number + 1 :]]
+    return cells
+
+
+def _drop_links(cells):
+    """Drop the links that close a notebook, to the pages before and after it: the site has its own."""
+    last = cells[-1] if cells else None
+    if last and last["cell_type"] == "markdown":
+        last = last | {"source": LINKS.sub("", "\n\n" + last["source"]).strip()}
+        return [*cells[:-1], last] if last["source"] else cells[:-1]
     return cells
 
 
