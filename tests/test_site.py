@@ -8,9 +8,11 @@ from xml.etree import ElementTree
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
@@ -21,6 +23,7 @@ import hero  # noqa: E402
 import pages  # noqa: E402
 
 from scnn.data import load_corpus  # noqa: E402
+from scnn.features import trim_bounds  # noqa: E402
 
 FINDINGS = (
     "A table.\n\n## What we found\n\n- It works.\n\n### Exercises\n\n1. Try.\n\nNext: [more](more.ipynb)."
@@ -219,3 +222,59 @@ def test_the_findings_of_the_readme_are_those_of_the_committed_runs():
     said = re.search(r"costs our Model A (\d+) points.*? it costs ([\d.]+) ", text).groups()
     lost = float(table["lost_a10_int8_paper"]), float(table["lost_a10_int8"])
     assert said == (f"{lost[0]:.0f}", f"{lost[1]:.1f}")
+
+
+# --- the solutions ----------------------------------------------------------------------------------------
+
+SOLUTIONS = " ".join((ROOT / "book" / "solutions.md").read_text(encoding="utf-8").split())
+
+
+def test_the_energies_are_those_of_the_committed_trainings():
+    rows = pd.read_csv(ROOT / "book" / "runs" / "records.csv")
+    rows = rows[(rows["page"] == "08_table") & (rows["precision"] == "fp32")]
+    operations = rows.groupby(["model", "num_steps"])["synops"].mean()
+    first = float(glued("01_features")["window_share"]) / 100 * 32**2 * 54  # MACs of the layer with the image
+    energy = (4.6 * first + 0.9 * (operations - first)) / 1000  # nJ, of MACs and additions of 32 bits
+    energy[("CNN", 10)] = 4.6 * operations[("CNN", 10)] / 1000
+    said = re.search(
+        r"B at \*T\* = 1 takes (\S+) nJ and A .*? (\S+) nJ; B .*? (\S+) nJ, .*? (\S+) nJ .*? takes (\S+) nJ",
+        SOLUTIONS,
+    )
+    order = [("B", 1), ("A", 1), ("B", 10), ("CNN", 10), ("A", 10)]
+    assert said.groups() == tuple(f"{energy[one]:,.0f}" for one in order)
+
+
+def test_no_verdict_of_the_table_depends_on_the_repeats():
+    ours = glued("08_table")
+    printed = {  # leow2023: mean and deviation; as the page takes them, and whether it calls them reproduced
+        "a10_fp32": (98.7, 0.57, True),
+        "a1_fp32": (95.4, 3.24, True),
+        "b10_fp32": (98.4, 0.35, True),
+        "b1_fp32": (93.1, 0.77, False),
+        "a10_int8_paper": (74.1, 9.22, False),
+        "a1_int8_paper": (61.6, 12.30, True),
+        "b10_int8_paper": (97.0, 0.77, False),
+        "b1_int8_paper": (91.3, 2.40, False),
+    }
+    for row, (mean, deviation, reproduced) in printed.items():
+        assert ("reproduced" in ours[f"verdict_{row}"] and "not" not in ours[f"verdict_{row}"]) == reproduced
+        here = float(ours[f"accuracy_{row}"]), float(ours[f"accuracy_{row}_sd"]), int(ours["n_seeds"])
+        for repeats in (3, 50):
+            p = stats.ttest_ind_from_stats(mean, deviation, repeats, *here, equal_var=False).pvalue
+            assert (p >= 0.05) == reproduced, (row, repeats)
+
+
+def test_nine_seeds_are_the_fewest_that_halve_the_interval_of_three():
+    factors = {n: stats.t.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n) for n in range(3, 12)}
+    assert min(n for n in factors if factors[n] < factors[3] / 2) == 9
+    assert f"{factors[3]:.2f}. Nine seeds" in SOLUTIONS and f"the factor {factors[9]:.2f}," in SOLUTIONS
+
+
+def test_the_hop_that_fills_the_image(fsdd):
+    begin, end = trim_bounds(load_corpus("fsdd-1.0.8").waveforms, trim_db=10.0).T
+    samples = end - begin
+    hop = int(samples.max()) // 32 + 1
+    share = 100 * np.mean(1 + samples // hop) / 32
+    assert 1 + samples.max() // hop <= 32 < 1 + samples.max() // (hop - 1)
+    assert f"has {samples.max():,} samples" in SOLUTIONS and f"at least {hop} samples" in SOLUTIONS
+    assert f"Then {share:.0f} % of the image" in SOLUTIONS

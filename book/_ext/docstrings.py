@@ -69,7 +69,13 @@ def convert(docstring: list[str]) -> list[str]:
 def setup(app) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("autodoc-process-docstring", lambda app, what, name, thing, options, lines: _replace(lines))
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}
+
+
+def _skip(app, what, name, thing, skip, options) -> bool | None:
+    """Leave out the fields of named tuples: the class tells what they are."""
+    return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def _replace(lines: list[str]) -> None:

@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import re
+from pathlib import Path
 
 LINES = 8  # of code that stand open; more are folded
 ROWS = 17  # of a table that stand open, its head included
@@ -141,9 +142,15 @@ def _drop_links(cells):
 
 
 def read(app, docname, source):
-    """Arrange a notebook that Sphinx has just read."""
-    if app.env.doc2path(docname).endswith(".ipynb"):
-        source[0] = json.dumps(arrange(json.loads(source[0])))
+    """Arrange a notebook that Sphinx has just read, and lead to the solutions of its exercises."""
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    notebook = arrange(json.loads(source[0]))
+    label = f"solutions-{docname.rpartition('/')[2]}"
+    if f"({label})=" in (Path(app.srcdir) / "book" / "solutions.md").read_text(encoding="utf-8"):
+        text = f"Stuck? Some of these are [solved](#{label})."
+        notebook["cells"].append({"cell_type": "markdown", "id": "solved", "metadata": {}, "source": text})
+    source[0] = json.dumps(notebook)
 
 
 def mark_numbers(app, doctree, docname):
