@@ -4,8 +4,10 @@ import base64
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import docutils.core
 import nbformat
 import numpy as np
 import pandas as pd
@@ -278,3 +280,29 @@ def test_the_hop_that_fills_the_image(fsdd):
     assert 1 + samples.max() // hop <= 32 < 1 + samples.max() // (hop - 1)
     assert f"has {samples.max():,} samples" in SOLUTIONS and f"at least {hop} samples" in SOLUTIONS
     assert f"Then {share:.0f} % of the image" in SOLUTIONS
+
+
+def test_on_github_the_pages_link_to_the_repository(monkeypatch):
+    config = SimpleNamespace(html_baseurl="", html_theme_options={"show_toc_level": 2})
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    pages.link(None, config)
+    assert config.html_theme_options == {"show_toc_level": 2} and config.html_baseurl == ""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "Someone/listens")
+    pages.link(None, config)
+    assert config.html_theme_options["repository_url"] == "https://github.com/Someone/listens"
+    assert config.html_baseurl == "https://someone.github.io/listens/"
+
+
+def test_a_preview_shows_title_description_and_picture():
+    doctree = docutils.core.publish_doctree("Short.\n\nA paragraph that says what a page is about, & more.")
+    app = SimpleNamespace(config=SimpleNamespace(html_baseurl="https://example.org/"))
+    context = {"title": "A <em>page</em>", "metatags": ""}
+    pages.describe(app, "book/toy", "page.html", context, doctree)
+    assert 'property="og:title" content="A page"' in context["metatags"]
+    assert (
+        'name="description" content="A paragraph that says what a page is about, &amp; more."'
+        in context["metatags"]
+    )
+    assert "https://example.org/book/toy.html" in context["metatags"]
+    (picture,) = re.findall(r'og:image" content="https://example.org/(.*?)"', context["metatags"])
+    assert (ROOT / "book" / picture).exists()
