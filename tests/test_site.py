@@ -35,7 +35,7 @@ FINDINGS = (
 def arranged(findings=FINDINGS):
     """A page of every kind of cell as the site shows it: its cells, and their tags."""
     parameters = new_code_cell('corpus = "espeak"', metadata={"tags": ["parameters"]})
-    begin = new_code_cell("book.begin(corpus, 0)", outputs=[new_output("stream", text="stand-in")])
+    begin = new_code_cell("require()\nbook.begin(corpus, 0)", outputs=[new_output("stream", text="stand-in")])
     cells = [
         new_markdown_cell("# Toy\n\nWhy?\n\nYou will see:\n\n- one;\n- two.\n\nA minute."),
         *(new_code_cell("import os"), parameters, begin),
@@ -53,7 +53,7 @@ def test_a_page_is_laid_out_for_reading():
     sources, tags, cells = arranged()
     assert sources == [
         "# Toy\n\nWhy?\n\n:::{dropdown} You will see …\n- one;\n- two.\n:::\n\nA minute.",
-        'import os\n\ncorpus = "espeak"\n\nbook.begin(corpus, 0)',
+        'import os\n\ncorpus = "espeak"\n\nrequire()\nbook.begin(corpus, 0)',
         "## What we found\n\n- It works.",
         "short = 1",
         "pass\n" * 9 + '\n\nglue("key", 1, display=False)',

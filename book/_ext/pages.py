@@ -57,7 +57,7 @@ def _tags(cell):
 def _is_setup(cell):
     """Whether a cell holds imports, parameters, or the checks of these."""
     source = cell["source"]
-    if _tags(cell) & {"parameters", "injected-parameters"} or source.startswith("book.begin("):
+    if _tags(cell) & {"parameters", "injected-parameters"} or re.search(r"^book\.begin\(", source, re.M):
         return True
     return isinstance(next(iter(ast.parse(source).body), None), ast.Import | ast.ImportFrom)
 
