@@ -6,11 +6,12 @@ counter of spikes for each input, a table of exponentials, and one multiply-add 
 numbers if need be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional
 
@@ -19,8 +20,10 @@ from scnn.checks import whole
 from scnn.data import Corpus
 from scnn.features import one_thread
 from scnn.models import Network
+from scnn.neurons import Output
 from scnn.quantization import weight_of
 from scnn.text import listed
+from scnn.training import scores
 
 RATE, PASSES, MARGIN = 0.3, 10, 3.0
 _BATCH = 50  # clips
@@ -38,6 +41,15 @@ def last_inputs(network: Network, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(found, dim=1)
 
 
+def last_layer(network: Network, inputs: torch.Tensor) -> Output:
+    """The answer of the last layer to `inputs` `[T, N, inputs]`, as `last_inputs` gives them."""
+    last = network.weights[-1]
+    current = functional.linear(inputs, weight_of(last), last.bias)
+    if not network.spiking:
+        return Output(None, current)
+    return Output(*kernels.leaky(current, network.output_neuron, network.num_steps, True))
+
+
 @one_thread()
 def enrol(
     network: Network,
@@ -49,21 +61,22 @@ def enrol(
 ) -> Network:
     """A copy of `network` whose last layer has learnt `images` `[N, C, H, W]` of the classes `labels` `[N]`.
 
-        w_c += r (y_c - a_c) x,    b_c += r (y_c - a_c)
-        a = softmax(u - margin y),    r = rate / mean |x|^2
+        w_c += r (y_c - a_c) (x - z),    b_c -= r (y_c - a_c) (x - z) z
+        a = softmax(u - margin y),    r = rate / mean |x - z|^2
 
-    one image after another, where x is what the last layer receives, its mean over the time steps; y is 1
-    for the class of the image and 0 for the others; u is the mean of the output membranes over the time steps
-    (the logits of a ReLU network), as the layer gives it with the weights that it has by then. The class has
-    to be ahead by about `margin` before the weights rest. The order is always the same: in each of the
-    `passes` the first image of every class, then the second.
+    one image after another, where x is what the last layer receives, its mean over the time steps, and z the
+    mean of x over the images: what all words have in common moves nothing. y is 1 for the class of the image
+    and 0 for the others; u is the mean of the output membranes over the time steps (the logits of a ReLU
+    network), as the layer gives it with the weights that it has by then. The class has to be ahead by about
+    `margin` before the weights rest. The order is always the same: in each of the `passes` the first image
+    of every class, then the second.
 
     A class without an image keeps its weights. The copy has the precision of `network`: it answers, while
     learning as later, with rounded weights where they are quantised. A layer without biases learns none.
 
     Raises `ValueError` for images of fewer than two classes, for labels that are none of the network's or not
-    as many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where nothing
-    reaches the last layer.
+    as many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where all
+    images cause the same in the last layer.
     """
     for name, value, least in (("rate", rate, 1e-6), ("margin", margin, 0)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1e3:
@@ -76,31 +89,75 @@ def enrol(
         raise ValueError("a voice is learnt from two words or more, which are told apart")
     inputs = last_inputs(network, images)
     means, targets = inputs.mean(dim=0), functional.one_hot(labels, outputs).float()
-    if not means.any():
-        raise ValueError("nothing reaches the network's last layer, so it cannot learn from these recordings")
-    step = rate / means.square().sum(dim=1).mean()
+    common = means.mean(dim=0)
+    apart = means - common
+    if not apart.any():
+        raise ValueError(
+            "all recordings cause the same in the last layer, so there is nothing to learn; was the network "
+            "trained for long enough?"
+        )
+    step = rate / apart.square().sum(dim=1).mean()
     heard = targets.amax(dim=0)
     learnt = deepcopy(network)
     last = learnt.weights[-1]
     with torch.no_grad():
         last.weight.copy_(weight_of(last))
         for clip in passes * _in_turn(labels):
-            membrane = functional.linear(inputs[:, [clip]], weight_of(last), last.bias)
-            if learnt.spiking:
-                _, membrane = kernels.leaky(membrane, learnt.output_neuron, learnt.num_steps, True)
-            answer = torch.softmax(membrane.mean(dim=(0, 1)) - margin * targets[clip], dim=0)
+            membrane = last_layer(learnt, inputs[:, [clip]]).membrane.mean(dim=(0, 1))
+            answer = torch.softmax(membrane - margin * targets[clip], dim=0)
             error = step * heard * (targets[clip] - answer)
-            last.weight += torch.outer(error, means[clip])
+            last.weight.add_(torch.outer(error, apart[clip]))  # += sets Brevitas' layer up again
             if last.bias is not None:
-                last.bias += error
+                last.bias.sub_(error * (apart[clip] @ common))
     return learnt
 
 
 def _in_turn(labels: torch.Tensor) -> list[int]:
     """The first image of each class, then the second of each, and so on."""
-    counts = functional.one_hot(labels).cumsum(dim=0)
-    repetition = counts[torch.arange(len(labels)), labels]
-    return np.lexsort((labels, repetition)).tolist()
+    return np.lexsort((labels, _repetitions(labels))).tolist()
+
+
+def _repetitions(labels: torch.Tensor) -> torch.Tensor:
+    """Which image of its class each one is, counted from 1."""
+    return functional.one_hot(labels).cumsum(dim=0)[range(len(labels)), labels]
+
+
+Clips = tuple[torch.Tensor, torch.Tensor]  # images [N, C, H, W] and labels [N]
+
+
+def curve(
+    network: Network,
+    stranger: Clips,
+    known: Clips,
+    counts: Sequence[int],
+    draws: int,
+    learn: Callable[[Network, torch.Tensor, torch.Tensor], Network] = enrol,
+    readout: str = "membrane",
+) -> pd.DataFrame:
+    """How well `network` hears a stranger, and the voices it knows, after some examples of each word.
+
+    For each of the `counts` the examples are drawn `draws` times from the clips of the stranger, and what
+    `learn` makes of the network answers for the other clips. A row for each: `examples` (of a word), `draw`,
+    and the accuracies in 0..1 `stranger` and `known`. No examples have one row, of the network as it is.
+    """
+    images, labels = stranger
+    inputs, known_inputs = (last_inputs(network, each) for each, _ in (stranger, known))
+    rows = []
+    for count in counts:
+        for draw in range(draws if count else 1):
+            order = torch.from_numpy(np.random.default_rng(draw).permutation(len(labels)))
+            repetitions = _repetitions(labels[order])
+            chosen, rest = order[repetitions <= count], order[repetitions > count]
+            learnt = learn(network, images[chosen], labels[chosen]) if count else network
+            row = {"examples": count, "draw": draw}
+            for name, heard, said in (
+                ("stranger", inputs[:, rest], labels[rest]),
+                ("known", known_inputs, known[1]),
+            ):
+                answers = scores(last_layer(learnt, heard), readout).argmax(dim=1)
+                row[name] = (answers == said).float().mean().item()
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:

@@ -456,6 +456,40 @@ def time_shares(axes: Axes, shares: pd.DataFrame) -> None:
     axes.figure.legend(loc="outside lower center", ncols=3)
 
 
+def new_voices(found: pd.DataFrame) -> Figure:
+    """Draw accuracy against the examples of each word: for strangers on the left, for known voices beside it.
+
+    Args:
+        found: a row for each stranger, number of examples and draw of them; columns `speaker`, `examples`,
+            and `stranger` and `known` in %. Lines are means over the draws, with their deviation; the thick
+            line is the mean over the strangers.
+    """
+    figure, panels = plt.subplots(1, 2, sharey=True)
+    counts = sorted(set(found["examples"]))
+    titles = {"stranger": "The new voice", "known": "The voices it was trained on"}
+    for axes, (measure, title) in zip(panels, titles.items(), strict=True):
+        for number, (speaker, rows) in enumerate(found.groupby("speaker", sort=False)):
+            by_count = rows.groupby("examples")[measure]
+            places = np.arange(len(counts)) + 0.04 * number
+            style = {
+                "color": f"C{number % 6}",
+                "linewidth": 1,
+                "markersize": 4,
+                "capsize": 2,
+                "elinewidth": 1,
+            }
+            axes.errorbar(places, by_count.mean(), by_count.std().fillna(0), fmt="o-", label=speaker, **style)
+        mean = found.groupby(["examples", "speaker"])[measure].mean().groupby("examples").mean()
+        axes.plot(range(len(counts)), mean, color="black", linewidth=3, label="mean", zorder=3)
+        axes.set(title=title, xlabel="examples of each word", xticks=range(len(counts)))
+        axes.set_xticklabels(counts)
+        axes.grid(axis="y")
+    panels[0].set_ylabel("accuracy (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
+    return figure
+
+
 def stretch_accuracy(axes: Axes, which: str = "y") -> None:
     """Give an accuracy axis in % more room the closer it gets to 100, where networks differ.
 

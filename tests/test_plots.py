@@ -169,3 +169,19 @@ def test_search_projections_show_stopped_trials_hollow():
     finished, stopped, tpe = axes[0].collections
     assert np.allclose(finished.get_offsets(), [[0.5, 98]]) and np.allclose(tpe.get_offsets(), [[0.9, 99]])
     assert len(stopped.get_facecolor()) == 0 < len(finished.get_facecolor())
+
+
+def test_new_voices_are_drawn_one_by_one_and_as_their_mean():
+    rows = [
+        (name, count, low + 10 * count + draw, 90 - count)
+        for name, low in (("a", 50), ("b", 70))
+        for count in (0, 1, 5)
+        for draw in (0, 2)
+    ]
+    found = pd.DataFrame(rows, columns=["speaker", "examples", "stranger", "known"])
+    new, known = plots.new_voices(found).axes
+    lines = {name: line for line, name in zip(*new.get_legend_handles_labels(), strict=True)}
+    assert list(lines) == ["mean", "a", "b"]
+    assert lines["a"][0].get_ydata().tolist() == [51, 61, 101]
+    assert lines["mean"].get_ydata().tolist() == [61, 71, 111]
+    assert [text.get_text() for text in known.get_xticklabels()] == ["0", "1", "5"]
