@@ -28,7 +28,7 @@ from scnn.training import answers, load_network, save_network
 
 MODEL = "8C3s2p1-16C3s2p1-24C3s2p1-32C3s2p1"  # and an output for each word
 RATE = 16_000  # Hz, of recordings that are made here
-REFUSED = 0.95  # share of foreign words, and of noises, that `learn` has refused where it sets the confidence
+REFUSED = 0.9  # share of foreign words, and of noises, that `learn` has refused where it sets the confidence
 FEWEST = 5  # recordings of a word
 _SPEAKERS = 3  # from so many on one of them is held out, and of fewer some takes
 

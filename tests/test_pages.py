@@ -34,6 +34,7 @@ FAST = {  # as little work as a page can do
     "08_table": ONE,
     "09_speed": {"model": "C", "num_steps": 2, "rounds": 1},
     "13_new_voice": {"examples": [1], "draws": 2, "epochs": 20, "tune_epochs": 10},
+    "14_own_words": {"others": "espeak", "epochs": 1, "copies": 1},
 }
 WORDS = {"0": "no", "1": "stop", "2": "yes"}
 
