@@ -305,6 +305,12 @@ def test_the_readme_shows_the_numbers_of_the_committed_run():
         assert re.search(rf"\| {re.escape(shown[0])} \|[^|]*\| {re.escape(shown[1])} \|", text), (row, shown)
 
 
+def test_the_readme_shows_what_strangers_get():
+    values, text = glued("10_strangers"), (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("first_unknown", "robust"):
+        assert f"{float(values[name]):.1f} %" in text, name
+
+
 def test_the_pictures_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / "book" / "runs", tmp_path / "book" / "runs")
     (tmp_path / "book" / "_static").mkdir()
