@@ -310,7 +310,8 @@ def _enrol(options: argparse.Namespace) -> int:
     save_network(learnt, options.save, described(about, corpus))
     right = [(predict(one, images.values, readout) == labels).sum().item() for one in (network, learnt)]
     left = [word for word in made.classes if word not in corpus.classes]
-    found = {"recordings": len(corpus), "right_before": right[0], "right_now": right[1], "not_learnt": left}
+    found = {"recordings": len(corpus), "right_before": right[0], "right_now": right[1]}
+    found["not_learnt"] = left if options.json else ", ".join(left) or "none"
     _print(found | {"network": str(options.save)}, options.json)
     return 0
 
