@@ -76,6 +76,14 @@ def test_one_example_of_each_word_removes_errors_and_more_remove_more(trained):
     assert wrong[5] < wrong[1]
 
 
+def test_an_answer_read_from_the_spikes_gets_better_too():
+    data, network = load_data(QUICK["spiking"]), run(QUICK["spiking"]).network()
+    known = data.part(data.split.train[::7])
+    rows = curve(network, data.part(data.split.test), known, (0, 5), draws=3, readout="spikes")
+    wrong = 1 - rows.groupby("examples")["stranger"].mean()
+    assert wrong[0] > 0.05 and wrong[5] < 0.6 * wrong[0]
+
+
 def test_a_curve_tests_on_clips_that_were_not_learnt(trained):
     network, data, clips = trained
     seen = []
