@@ -69,7 +69,8 @@ def enrol(
     and 0 for the others; u is the mean of the output membranes over the time steps (the logits of a ReLU
     network), as the layer gives it with the weights that it has by then. The class has to be ahead by about
     `margin` before the weights rest. The order is always the same: in each of the `passes` the first image
-    of every class, then the second.
+    of every class, then the second. In the end the weights, less their mean over the classes, are scaled to
+    the size that they had, so that outputs spike about as often as before.
 
     A class without an image keeps its weights. The copy has the precision of `network`: it answers, while
     learning as later, with rounded weights where they are quantised. A layer without biases learns none.
@@ -109,7 +110,23 @@ def enrol(
             last.weight.add_(torch.outer(error, apart[clip]))  # += sets Brevitas' layer up again
             if last.bias is not None:
                 last.bias.sub_(error * (apart[clip] @ common))
+        _resize(last, weight_of(network.weights[-1]), heard > 0, common)
     return learnt
+
+
+def _resize(last: torch.nn.Linear, before: torch.Tensor, heard: torch.Tensor, common: torch.Tensor) -> None:
+    """Scale the weights of the classes `heard`, less their mean, to the size that they had `before`.
+
+    Their currents at the input `common` are scaled alike, so a ReLU network's answers among them stay.
+    """
+    weight = last.weight[heard]
+    middle = weight.mean(dim=0)
+    factor = (before[heard] - before[heard].mean(dim=0)).norm() / (weight - middle).norm()
+    change = (factor - 1) * (weight - middle)
+    last.weight[heard] += change
+    if last.bias is not None:
+        current = weight @ common + last.bias[heard]
+        last.bias[heard] += (factor - 1) * (current - current.mean()) - change @ common
 
 
 def _in_turn(labels: torch.Tensor) -> list[int]:
