@@ -11,7 +11,7 @@ import torch
 
 from scnn.__main__ import main
 from scnn.data import ESPEAK_FOLDER, load_corpus
-from scnn.deploy import compiler, convert, emit, load_program, measure, reference, tuned
+from scnn.deploy import compiler, convert, cost, emit, load_program, measure, reference, tuned
 from scnn.deploy.frontend import FrontEnd
 from scnn.experiment import Experiment, run
 from scnn.features import Features, image
@@ -108,6 +108,42 @@ def test_instructions_are_counted_the_same_every_time(clips, tmp_path):
     sizes = measure.sizes(target)
     assert sizes["constants"] > 0.9 * sum(emit.emit(program, tmp_path).values())
     assert sizes["ram"] >= 2 * LOGMEL.height * LOGMEL.width
+
+
+def test_the_cost_of_a_word(clips, tmp_path):
+    """Energy, and where a layer of spikes takes as long as the dense one."""
+    notation = "6C3s2p1-8C3s2p1-10FC"
+    program = lively(notation, clips, num_steps=4)
+    found = cost.word(measure.CortexM(program, tmp_path), clips[:2])
+    assert 0 < found.accesses < found.network == pytest.approx(sum(found.layers), abs=200)
+    assert found.flash > sum(emit.emit(program, tmp_path).values())
+    spent = cost.energy(1000, 0, found)
+    assert spent["arithmetic"] == 0.1 and spent["arithmetic"] < spent["memory"] < spent["processor"]
+
+    points = cost.by_activity(program, tmp_path, clips[:2], [128, 512])
+    dense = cost.word(measure.CortexM(lively(notation, clips, spiking=False), tmp_path), clips[:2])
+    names = [layer.name for layer in program.layers]
+    even = cost.break_even(points, dict(zip(names, dense.layers, strict=True)))
+    assert list(even.index) == names[1:]
+    most = points.groupby("layer")["active"].max() - points.groupby("layer")["active"].min()
+    assert most["8C3s2p1"] > 0.02 and even.loc["8C3s2p1", "slope"] > 0
+    line = even.loc["8C3s2p1"]
+    assert line["base"] + line["slope"] * line["active"] == pytest.approx(1)
+    silent = cost.break_even(points.assign(active=0.0), dict(zip(names, dense.layers, strict=True)))
+    assert silent.isna().all(axis=None)
+
+
+def test_loads_and_stores_are_counted(clips, tmp_path):
+    """A dense layer reads each of its packed weights once, a word at a time."""
+    program = lively("64FC-10FC", clips, spiking=False, features={"height": 16, "bands": 16, "width": 16})
+    target = measure.CortexM(program, tmp_path)
+    target.run(clips[0])
+    assert target.accesses is None
+    target.count_accesses()
+    target.run(clips[0])
+    constants, ram = target.accesses["layer_2"]
+    assert 64 * 10 / 4 <= constants < 64 * 10 / 2
+    assert ram >= 64 / 4 * 10 / 4
 
 
 def test_packed_weights_can_be_read_again():

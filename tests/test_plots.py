@@ -185,3 +185,21 @@ def test_new_voices_are_drawn_one_by_one_and_as_their_mean():
     assert lines["a"][0].get_ydata().tolist() == [51, 61, 101]
     assert lines["mean"].get_ydata().tolist() == [61, 71, 111]
     assert [text.get_text() for text in known.get_xticklabels()] == ["0", "1", "5"]
+
+
+def test_a_word_on_a_device_shows_the_image_and_every_layer():
+    layers = {"2C3": np.full((4, 6, 2), 3), "5FC": np.arange(5).reshape(1, 1, 5)}
+    image, maps, units = plots.word_on_device(np.eye(3), layers).axes
+    assert np.array_equal(image.images[0].get_array(), np.eye(3)) and image.images[0].origin == "lower"
+    assert maps.images[0].get_array().shape == (4, 6) and (maps.images[0].get_array() == 3).all()
+    assert units.images[0].get_array().tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_break_even_lines_end_at_the_dense_layer():
+    points = pd.DataFrame({"layer": "2C3", "active": [0.1, 0.3], "instructions": [30, 70]})
+    lines = pd.DataFrame({"slope": [2.0], "base": [0.1], "active": [0.45]}, index=["2C3"])
+    _, axes = plt.subplots()
+    plots.break_even(axes, points, lines, {"2C3": 100})
+    drawn, line, _ = axes.get_lines()
+    assert np.allclose(drawn.get_xydata(), [[10, 0.3], [30, 0.7]])
+    assert np.allclose(line.get_xydata(), [[0, 0.1], [45, 1.0]])

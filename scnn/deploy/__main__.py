@@ -9,21 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from scnn.data import available, load_corpus, split
-from scnn.deploy import load_program, measure, reference
-from scnn.deploy.compiler import CORES
-from scnn.experiment import Experiment, run
-from scnn.features import Features
-from scnn.training import READOUTS
-
-FEATURES = Features(
-    kind="logmel", bands=40, height=40, width=56, frame=256, hop=128, trim_db=40.0, normalization="clip"
-)
-MODEL = "8C3s2p1-16C3s2p1-64FC-10FC"
+from scnn.deploy import compiler, cost, load_program, measure, report
+from scnn.experiment import PRETRAINED
+from scnn.features import extract
+from scnn.training import READOUTS, load_network
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m scnn.deploy", description=__doc__)
-    parser.add_argument("network", nargs="?", type=Path, help=f"default: {MODEL}, trained on the corpus")
+    parser.add_argument("network", nargs="?", type=Path, default=PRETRAINED, help="default: the packaged one")
     parser.add_argument("--corpus", help="default: fsdd where it can be had, or else espeak")
     parser.add_argument("--bits", type=int)
     parser.add_argument("--readout", choices=READOUTS, help="default: the network's own")
@@ -32,35 +26,37 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("_build") / "edge.json")
     options = parser.parse_args()
+    compiler.require("ziglang", "unicorn", "wasmtime")
     start = time.perf_counter()
-    name = options.corpus or available("fsdd")
-    if options.network is None:
-        official = "official" if name.startswith("fsdd") else "random"
-        example = Experiment(name, official, features=FEATURES, model=MODEL, num_steps=4, epochs=10)
-        options.network = run(example).folder / "network.safetensors"
     program = load_program(options.network, bits=options.bits, readout=options.readout)
-    corpus = load_corpus(name)
+    corpus = load_corpus(options.corpus or available("fsdd"))
     clips = [np.rint(waveform * 32768).astype(np.int16) for waveform in corpus.waveforms]
-    few = clips[:: max(1, len(clips) // options.clips)]
+    few = range(0, len(clips), max(1, len(clips) // options.clips))
     print(f"{program.architecture}, {len(clips)} recordings of {corpus.name}\n\n{program.proof()}\n")
     result = {"architecture": program.architecture, "corpus": corpus.name, "different": {}, "cores": {}}
     try:
         held_out = split(corpus, "official").test
-        answers = reference.recognise(program, [clips[i] for i in held_out]).answers
-        result["accuracy"] = float((answers == corpus.labels[held_out]).mean())
-        print(f"accuracy on the official test split: {result['accuracy']:.3f}")
+        if program.front_end.constants is None and list(program.classes) == corpus.classes:
+            images = extract(corpus, program.front_end.features).values[held_out]
+            labels = corpus.labels[held_out]
+            network = load_network(options.network)[0]
+            result["report"] = report(program, network, images, [clips[i] for i in held_out], labels)
+            print(f"integers on the official test split: {result['report']}\n")
     except ValueError as error:
         print(f"no official test split: {error}")
+    outcomes = measure.expected(program, clips)
+    some = [clips[i] for i in few], [outcomes[i] for i in few]
     with tempfile.TemporaryDirectory() as folder:
         for kind in (measure.Host, measure.Wasm):
             name = kind.__name__.lower()
-            result["different"][name] = measure.verify(kind(program, folder), clips)
+            result["different"][name] = measure.verify(kind(program, folder), clips, outcomes)
             print(f"{name}: {result['different'][name]} of {len(clips)} recordings differ from the reference")
-        for core in CORES:
+        for core in compiler.CORES:
             target = measure.CortexM(program, folder, core)
-            result["different"][core] = measure.verify(target, few)
-            table, sizes = measure.instructions(target, few), measure.sizes(target)
+            result["different"][core] = measure.verify(target, *some)
+            table, sizes = measure.instructions(target, some[0]), measure.sizes(target)
             result["cores"][core] = sizes | {"instructions": table["mean"].round().to_dict()}
+            result["cores"][core]["word"] = cost.word(target, some[0])._asdict()
             print(f"\n{core}: {result['different'][core]} of {len(few)} recordings differ; bytes: {sizes}")
             print(f"instructions per recording\n{table.round().astype(int)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)

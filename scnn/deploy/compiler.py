@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
@@ -15,12 +16,15 @@ _BARE = ("-ffreestanding", "-nostdlib", "-fno-builtin")
 _API = "input most_samples answer answers name classes rate most_steps tune traced records end".split()
 
 
+def require(*packages: str) -> None:
+    """Raise `ValueError`, which says what to do, where one of `packages` is not installed."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ValueError(f"this needs the package {' and '.join(missing)}: pip install 'scnn-audio[edge]'")
+
+
 def compile_c(arguments: Sequence[str]) -> None:
     """Compile with `ziglang`. Raises `ValueError` with what the compiler says, and where it is missing."""
-    try:
-        import ziglang  # noqa: F401
-    except ImportError as error:
-        raise ValueError("compiling C needs the package ziglang: pip install 'scnn-audio[edge]'") from error
+    require("ziglang")
     done = subprocess.run([sys.executable, "-m", "ziglang", "cc", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"the C compiler refused {' '.join(arguments)}:\n{done.stderr}")

@@ -200,10 +200,7 @@ class FrontEnd:
             raise ValueError(f"pcm must be int16 [samples], not {pcm.dtype} {list(pcm.shape)}")
         if not pcm.any():
             raise ValueError("pcm is silent: all samples are 0")
-        samples = self.emphasised(pcm)
-        if self.trim:
-            start, end = self.trim_bounds(samples)
-            samples = samples[start:end]
+        samples = self.heard(pcm)
         levels = self.levels(samples)
         highest = int(levels.max())
         first, shown, left = self.place(samples)
@@ -221,6 +218,16 @@ class FrontEnd:
         """Samples, int64 [n], in 2^-13 of those of `pcm`; the first one has none before it."""
         samples = pcm.astype(np.int64)
         return (samples << 13) - self.emphasis * np.concatenate([[0], samples[:-1]])
+
+    def heard(self, pcm: np.ndarray) -> np.ndarray:
+        """What `emphasised` gives, without what is quiet before and after all that is loud."""
+        samples = self.emphasised(pcm)
+        start, end = self.trim_bounds(samples) if self.trim else (0, len(samples))
+        return samples[start:end]
+
+    def frame_count(self, pcm: np.ndarray) -> int:
+        """How many frames the spectrum is taken of for samples, int16 [n]."""
+        return 1 + len(self.heard(pcm)) // self.features.hop
 
     def trim_bounds(self, samples: np.ndarray) -> tuple[int, int]:
         """Where sound starts and ends: in frames of more than `trim` 2^-21 of the loudest frame's energy.

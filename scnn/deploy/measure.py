@@ -23,6 +23,7 @@ from scnn.deploy.compiler import WARNINGS, bare_cortex_m, bare_wasm, compile_c, 
 from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
 from scnn.deploy.quantize import Program
 
+RAM = 0x20000000  # where it begins
 SAMPLES = 65_536  # of the longest recording that the harness has room for
 _EXPORTS = ["harness_run", "scnn_samples", "scnn_log", "scnn_logged", "scnn_scores"]
 
@@ -103,7 +104,8 @@ class Wasm(Target):
 class CortexM(Target):
     """On a Cortex-M, one of `compiler.CORES`, by Unicorn.
 
-    `counts` are the instructions of the last run, by function.
+    `counts` are the instructions of the last run, by function, and after `count_accesses` the `accesses` are
+    its loads and stores: words of constants, and of RAM.
     """
 
     def __init__(
@@ -116,6 +118,15 @@ class CortexM(Target):
         self._blocks: dict[tuple[int, int], int] = {}
         self._machine = self._load(core)
         self.counts: dict[str, int] = {}
+        self.accesses: dict[str, list[int]] | None = None
+
+    def count_accesses(self) -> None:
+        """From now on count loads and stores as well, which takes longer."""
+        from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
+
+        self.accesses = {}
+        self._machine.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._access)
+        self._machine.ctl_flush_tb()  # code that has run was translated without the hook
 
     def _load(self, core: str):
         from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
@@ -125,7 +136,7 @@ class CortexM(Target):
         machine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
         machine.mem_map(0, 1 << 22)
-        machine.mem_map(0x20000000, 1 << 22)
+        machine.mem_map(RAM, 1 << 22)
         for address, data in self._elf.segments:
             machine.mem_write(address, data)
         machine.hook_add(UC_HOOK_BLOCK, self._count)
@@ -134,6 +145,13 @@ class CortexM(Target):
     def _count(self, machine, address, size, user) -> None:
         """A block of instructions without a branch inside is about to be executed."""
         self._blocks[address, size] = self._blocks.get((address, size), 0) + 1
+        self._block = address
+
+    def _access(self, machine, kind, address, size, value, user) -> None:
+        self._accessed.setdefault(self._block, [0, 0])[address >= RAM] += 1
+
+    def _function(self, address: int) -> str:
+        return self._starts[bisect.bisect(self._starts, (address, "\U0010ffff")) - 1][1]
 
     def _length(self, address: int, size: int) -> int:
         """Instructions in `size` bytes of code: of Thumb, each of 2 bytes or of 4."""
@@ -154,15 +172,21 @@ class CortexM(Target):
         from unicorn import arm_const as arm
 
         self._blocks.clear()
+        self._accessed: dict[int, list[int]] = {}
         machine, end = self._machine, 0x3FFFF0
-        machine.reg_write(arm.UC_ARM_REG_SP, 0x20000000 + (1 << 22))
+        machine.reg_write(arm.UC_ARM_REG_SP, RAM + (1 << 22))
         machine.reg_write(arm.UC_ARM_REG_LR, end | 1)
         machine.reg_write(arm.UC_ARM_REG_R0, count)
         machine.emu_start(self._elf.functions["harness_run"][0] | 1, end)
         self.counts = {}
         for (address, size), times in self._blocks.items():
-            name = self._starts[bisect.bisect(self._starts, (address, "\U0010ffff")) - 1][1]
+            name = self._function(address)
             self.counts[name] = self.counts.get(name, 0) + times * self._length(address, size)
+        if self.accesses is not None:
+            self.accesses = {}
+            for address, (constants, ram) in self._accessed.items():
+                of = self.accesses.setdefault(self._function(address), [0, 0])
+                of[0], of[1] = of[0] + constants, of[1] + ram
         answer = machine.reg_read(arm.UC_ARM_REG_R0)
         return answer - (1 << 32) if answer >> 31 else answer
 
@@ -194,17 +218,23 @@ class Elf:
                     self.objects[text] = value, length
 
 
-def verify(target: Target, clips: Sequence[np.ndarray]) -> int:
-    """How many of the recordings, int16 [n] each, differ from the reference in any bit of any layer."""
-    wanted = reference.recognise(target.program, clips)
-    images = target.program.front_end.images(clips).astype("<i2")
-    different = 0
-    for index, pcm in enumerate(clips):
-        found = target.run(pcm)
-        log = images[index].tobytes() + b"".join(layer[index].tobytes() for layer in wanted.hidden)
-        same = found.log == log and found.scores == wanted.scores[index].tolist()
-        different += not (same and found.answer == wanted.answers[index])
-    return different
+def expected(program: Program, clips: Sequence[np.ndarray]) -> list[Outcome]:
+    """The reference's `Outcome` of each recording, int16 [n]."""
+    images = program.front_end.images(clips)
+    found = reference.run(program, images)
+    logs = [image.astype("<i2").tobytes() for image in images]
+    for layer in found.hidden:
+        logs = [log + activity.tobytes() for log, activity in zip(logs, layer, strict=True)]
+    return [Outcome(*each) for each in zip(found.answers, found.scores.tolist(), logs, strict=True)]
+
+
+def verify(target: Target, clips: Sequence[np.ndarray], outcomes: Sequence[Outcome] | None = None) -> int:
+    """How many of the recordings, int16 [n] each, differ from the reference in any bit of any layer.
+
+    `outcomes` are the reference's, if they are known.
+    """
+    outcomes = expected(target.program, clips) if outcomes is None else outcomes
+    return sum(target.run(pcm) != wanted for pcm, wanted in zip(clips, outcomes, strict=True))
 
 
 def instructions(target: CortexM, clips: Sequence[np.ndarray]) -> pd.DataFrame:
@@ -228,5 +258,5 @@ def sizes(target: CortexM) -> dict[str, int]:
     own = ("harness_run", "scnn_trace", "scnn_samples", "scnn_log", "scnn_logged")
     code = sum(size for name, (_, size) in elf.functions.items() if name not in own)
     objects = [(at, size) for name, (at, size) in elf.objects.items() if name not in own]
-    ram = sum(size for at, size in objects if at >= 0x20000000)
+    ram = sum(size for at, size in objects if at >= RAM)
     return {"code": code, "constants": sum(size for _, size in objects) - ram, "ram": ram}

@@ -1,0 +1,103 @@
+"""What a word costs on a Cortex-M: instructions, memory and energy, and where spiking breaks even.
+
+Energy is in Horowitz' units (ISSCC 2014; 45 nm, 0.9 V): arithmetic, and for a processor the access of each
+word that is loaded or stored, and what it takes to fetch, decode and control each instruction.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from scnn.deploy import measure, reference
+from scnn.deploy.quantize import Program, tuned
+
+PICOJOULES = {
+    "addition": 0.1,  # of 32 bits
+    "multiplication": 0.2,  # of 8 bits
+    "access": 10.0,  # of 32 bits in a memory of 32 kB: half of what 64 bits take
+    "instruction": 70.0,
+}
+
+
+class Word(NamedTuple):
+    """What recordings of a word cost on average: instructions and accesses of `network` and front end, bytes.
+
+    `layers` are the instructions of each of the network's layers, in order.
+    """
+
+    front_end: float
+    network: float
+    accesses: float
+    layers: list[float]
+    flash: int
+    ram: int
+
+
+def word(target: measure.CortexM, clips: Sequence[np.ndarray]) -> Word:
+    """The cost of recordings, int16 [n] each; `accesses` are those of the network, in the first of them."""
+    table = measure.instructions(target, clips)["mean"].drop("sum")
+    own = _of_network(table.index)
+    target.count_accesses()
+    target.run(clips[0])
+    accesses = sum(sum(target.accesses.get(name, ())) for name in own)
+    layers = [float(table[f"layer_{i + 1}"]) for i in range(len(target.program.layers))]
+    size = measure.sizes(target)
+    network = float(table[own].sum())
+    flash = size["code"] + size["constants"]
+    return Word(float(table.sum()) - network, network, accesses, layers, flash, size["ram"])
+
+
+def _of_network(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.startswith("layer_") or name == "scnn_classify"]
+
+
+def energy(additions: float, multiplications: float, cost: Word) -> dict[str, float]:
+    """Energy of one answer in nJ, in three ways of counting, each with all that the one before it has.
+
+    "arithmetic" are the additions and multiplications alone, which is what is usually compared; "memory" adds
+    each load and store; "processor" each instruction.
+    """
+    arithmetic = additions * PICOJOULES["addition"] + multiplications * PICOJOULES["multiplication"]
+    memory = arithmetic + cost.accesses * PICOJOULES["access"]
+    processor = memory + cost.network * PICOJOULES["instruction"]
+    return {"arithmetic": arithmetic / 1e3, "memory": memory / 1e3, "processor": processor / 1e3}
+
+
+def by_activity(
+    program: Program, folder: Path | str, clips: Sequence[np.ndarray], thresholds: Sequence[int]
+) -> pd.DataFrame:
+    """Instructions of each layer of spikes against how active its inputs are, a row a layer and recording.
+
+    The network is run with each of `thresholds` (in 1/256 of its own, see `tuned`), so that its neurons spike
+    more and less. `active` is the share of a layer's inputs that spike at least once.
+    """
+    rows = []
+    for threshold in thresholds:
+        other = tuned(program, program.steps, threshold)
+        target = measure.CortexM(other, folder)
+        hidden = reference.recognise(other, clips).hidden
+        for index, pcm in enumerate(clips):
+            target.run(pcm)
+            for number, layer in enumerate(other.layers[1:], 2):
+                active = float((hidden[number - 2][index] > 0).mean())
+                rows.append((layer.name, threshold, active, target.counts[f"layer_{number}"]))
+    return pd.DataFrame(rows, columns=["layer", "threshold", "active", "instructions"])
+
+
+def break_even(points: pd.DataFrame, dense: Mapping[str, float]) -> pd.DataFrame:
+    """Where a layer of spikes takes as many instructions as the same layer of values.
+
+    points: of `by_activity`. dense: instructions of each layer in the ReLU network. A straight line is fitted
+    to the points of each layer; columns: `slope` and `base` of it, in units of the dense layer, and
+    `active`, the share of active inputs at which it reaches 1; NaN where all points are of one activity.
+    """
+    rows = {}
+    for name, of in points.groupby("layer", sort=False):
+        slope, base = np.nan, np.nan
+        if of["active"].nunique() > 1:
+            slope, base = np.polyfit(of["active"], of["instructions"] / dense[name], 1)
+        rows[name] = {"slope": slope, "base": base, "active": (1 - base) / slope}
+    return pd.DataFrame(rows).T.rename_axis("layer")
