@@ -378,7 +378,9 @@ def _record(options: argparse.Namespace) -> int:
 
 def _keywords(options: argparse.Namespace) -> int:
     from scnn import keywords
+    from scnn.deploy import compiler
 
+    compiler.require("ziglang")  # before the training, not after it
     learnt = keywords.learn(options.folder, epochs=options.epochs, copies=options.copies, seed=options.seed)
     print(plain(f"Held out: {learnt.held_out}.\n"))
     table = learnt.words.rename(index=plain)
