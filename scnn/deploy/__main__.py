@@ -36,7 +36,7 @@ def main() -> int:
     result = {"architecture": program.architecture, "corpus": corpus.name, "different": {}, "cores": {}}
     try:
         held_out = split(corpus, "official").test
-        if program.front_end.constants is None and list(program.classes) == corpus.classes:
+        if program.front_end.constants is None and list(program.classes) == list(corpus.classes):
             images = extract(corpus, program.front_end.features).values[held_out]
             labels = corpus.labels[held_out]
             network = load_network(options.network)[0]
