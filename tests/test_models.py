@@ -39,7 +39,7 @@ def test_networks_of_the_zoo_classify_an_image(architecture):
     network = build(architecture, num_steps=2)
     output = network(torch.ones(1, 1, 32, 32))
     assert output.membrane.shape == ((2, 1, 10) if network.spiking else (1, 1, 10))
-    assert network.spiking == (architecture in ("A", "B", "C", "SpikingAlexNet"))
+    assert network.spiking == (architecture in ("A", "B", "C", "SpikingAlexNet", "R"))
 
 
 @pytest.mark.parametrize(("architecture", "count"), [("A", 23_404_400), ("B", 7_410_800), ("CNN", 277_176)])
