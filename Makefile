@@ -34,7 +34,7 @@ book: $(READY)  ## run every page quickly (FSDD where it can be had) and render 
 	$(PY) -m scnn.book run $(if $(CORPUS),--corpus "$(CORPUS)")
 	$(PY) -m scnn.book render
 
-paper: $(READY)  ## run every page at the paper's scale into book/runs (90 minutes on two cores)
+paper: $(READY)  ## run every page at the paper's scale into book/runs (two and a half hours on two cores)
 	$(PY) -m scnn.book run --paper
 
 site: $(READY)  ## render the committed runs of book/runs to _build/html, running nothing
