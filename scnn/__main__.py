@@ -26,7 +26,7 @@ from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
 from scnn.text import listed
-from scnn.training import READOUTS, load_network, predict, save_network, scores
+from scnn.training import READOUTS, answer, load_network, predict, save_network, scores
 
 EXPORTS = ("c", "wasm")
 _HELP = {
@@ -322,7 +322,7 @@ def _listen(options: argparse.Namespace) -> int:
     gate = Gate(rate)
     words = 0
 
-    def answer(segments: list[Segment]) -> None:
+    def tell(segments: list[Segment]) -> None:
         nonlocal words
         for start, samples in segments:
             words += 1
@@ -336,15 +336,15 @@ def _listen(options: argparse.Namespace) -> int:
         if options.file is not None:
             samples = read_audio(options.file, rate, max_seconds=math.inf)
             for begin in range(0, len(samples), rate):
-                answer(gate.feed(samples[begin : begin + rate]))
+                tell(gate.feed(samples[begin : begin + rate]))
         else:
             with microphone(rate, _device(options)) as blocks:
                 print("Listening; Ctrl-C ends it.", file=sys.stderr)
                 for block in blocks:
-                    answer(gate.feed(block))
+                    tell(gate.feed(block))
     except KeyboardInterrupt:  # the way to end it
         pass
-    answer(gate.flush())
+    tell(gate.flush())
     if options.file is not None and not words:
         print(plain(f"scnn: {options.file}: no word is louder than its background"), file=sys.stderr)
     return 0
@@ -425,12 +425,11 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
     if not output.membrane.isfinite().all():
         raise ValueError("the network's answer is not a finite number")
     counts = scores(output)[0]
-    best = int(scores(output, _readout(about))[0].argmax())
-    confidence = torch.softmax(output.membrane, dim=-1).mean(dim=0)[0, best].item()
+    best, confidence = (found.item() for found in answer(output, _readout(about)))
     spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
     sure = confidence >= about["experiment"].get("refuse", 0.0)
-    answer = {"digit": made.classes[best], "confidence": round(confidence, 4), "sure": sure}
-    return answer | {"spikes": spikes}
+    found = {"digit": made.classes[best], "confidence": round(confidence, 4), "sure": sure}
+    return found | {"spikes": spikes}
 
 
 def _readout(about: dict[str, Any]) -> str:

@@ -109,20 +109,22 @@ def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
     return (output.membrane if readout == "membrane" or output.spikes is None else output.spikes).sum(dim=0)
 
 
-def answers(
-    network: Network, images: torch.Tensor, readout: str = "spikes"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The class of each image, as in `predict`, and the confidence in it, 0..1: int64 and float32 `[N]`.
+def answer(output: Output, readout: str = "spikes") -> tuple[torch.Tensor, torch.Tensor]:
+    """The class of most evidence and the confidence in it, 0..1: int64 and float32 `[N]`.
 
     The confidence is that class' share in the softmax of the output membranes, averaged over the time steps.
     """
-    found = []
+    best = scores(output, readout).argmax(dim=1)
+    shares = torch.softmax(output.membrane, dim=-1).mean(dim=0)
+    return best, shares.gather(1, best[:, None])[:, 0]
+
+
+def answers(
+    network: Network, images: torch.Tensor, readout: str = "spikes"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`answer` for each of `images`: classes int64 and confidences float32, `[N]`."""
     with torch.no_grad():
-        for part in images.split(_EVALUATION_BATCH):
-            output = network(part)
-            best = scores(output, readout).argmax(dim=1)
-            shares = torch.softmax(output.membrane, dim=-1).mean(dim=0)
-            found.append((best, shares.gather(1, best[:, None])[:, 0]))
+        found = [answer(network(part), readout) for part in images.split(_EVALUATION_BATCH)]
     classes, confidences = zip(*found, strict=True)
     return torch.cat(classes), torch.cat(confidences)
 
