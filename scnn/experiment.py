@@ -323,11 +323,19 @@ def load_data(experiment: Experiment) -> Data:
     return Data(corpus, parts, images, torch.from_numpy(corpus.labels), constants)
 
 
+def learnt_of(others: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """Of each clip of a corpus of other words whether its word, and whether its speaker, is trained on: bool.
+
+    These are every second word and every third speaker; the rest is there to test with.
+    """
+    return others.labels % 2 == 0, np.unique(others.speakers, return_inverse=True)[1] % 3 == 0
+
+
 def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels to train on: the training clips and those of `voices`, with copies if augmented.
 
     Images are `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation. Clips of
-    `others` have the label -1; every second of their words, and two voices of three, are left out for a test.
+    `others` have the label -1; words and voices of theirs are left out for a test (`learnt_of`).
     Raises `ValueError` where the voices say a word that is no class of the corpus.
     """
     if data.normalization is not None:
@@ -345,9 +353,8 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
     chosen = ()
     if experiment.others:
         others = _images(experiment.others, fingerprint(experiment.others), experiment.features)[0]
-        known = np.flatnonzero((others.labels % 2 == 0) & (others.takes == others.takes.min()))
-        spoken_by = np.unique(others.speakers, return_inverse=True)[1]
-        chosen = known[spoken_by[known] % 3 == 0]
+        words, speakers = learnt_of(others)
+        chosen = np.flatnonzero(words & speakers & (others.takes == others.takes.min()))
         sources.append((chosen_from(others, chosen), np.arange(len(chosen))))
     # Synthetic clips are many: each of a person is shown twice an epoch beside voices, and so often that the
     # words of people are at least as many as the others.

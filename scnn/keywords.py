@@ -18,7 +18,7 @@ import torch
 
 from scnn.augment import Augmentation, coloured_noise
 from scnn.data import Corpus, Split, chosen_from, load_corpus, split
-from scnn.experiment import PRESETS, Experiment, Record, run
+from scnn.experiment import PRESETS, Experiment, Record, learnt_of, run
 from scnn.features import extract, image
 from scnn.files import atomic_write
 from scnn.listen import Gate
@@ -207,8 +207,9 @@ def _foreign(experiment: Experiment, corpus: Corpus) -> list[dict[str, torch.Ten
     The words and their speakers are such as `scnn.experiment.training_part` leaves out.
     """
     others = load_corpus(experiment.others)
-    people = np.unique(others.speakers, return_inverse=True)[1]
-    free = (people % 3 > 0) & ~np.isin(np.array(others.classes)[others.labels], corpus.classes)
+    learnt_words, learnt_speakers = learnt_of(others)
+    own = np.isin(np.array(others.classes)[others.labels], corpus.classes)
+    free = ~learnt_words & ~learnt_speakers & ~own
     generator = np.random.default_rng(experiment.seed)
     parts = []
     for rest in (1, 3):
@@ -230,6 +231,7 @@ def write(learnt: Learnt, folder: Path | str) -> list[Path]:
     The page has a dozen of the recordings held out to try. Needs the extra [edge].
     """
     from scnn.deploy import compiler, live, load_program
+    from scnn.deploy.frontend import pcm
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,9 +242,9 @@ def write(learnt: Learnt, folder: Path | str) -> list[Path]:
     _, wasm = compiler.export_wasm(program, folder / "wasm")
     corpus, samples = learnt.corpus, []
     for clip in learnt.test[:: -(-len(learnt.test) // 12)]:
-        word, pcm = corpus.classes[corpus.labels[clip]], np.rint(corpus.waveforms[clip] * 32768)
-        pcm = np.clip(pcm, -32768, 32767).astype(np.int16)
-        samples.append(live.Sample(f"{word} ({corpus.speakers[clip]}, {corpus.takes[clip]})", word, pcm))
+        word = corpus.classes[corpus.labels[clip]]
+        title = f"{word} ({corpus.speakers[clip]}, {corpus.takes[clip]})"
+        samples.append(live.Sample(title, word, pcm(corpus.waveforms[clip])))
     live.write(network, folder / "page", samples, "Recordings that the network was not trained on.")
     said = f"A spiking network that knows {', '.join(corpus.classes)}."
     page = live.write_page(folder / "page", "Your own words", said)

@@ -6,10 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from scnn.data import available, load_corpus, split
 from scnn.deploy import compiler, cost, load_program, measure, report
+from scnn.deploy.frontend import pcm
 from scnn.experiment import PRETRAINED
 from scnn.features import extract
 from scnn.training import READOUTS, load_network
@@ -30,7 +29,7 @@ def main() -> int:
     start = time.perf_counter()
     program = load_program(options.network, bits=options.bits, readout=options.readout)
     corpus = load_corpus(options.corpus or available("fsdd"))
-    clips = [np.rint(waveform * 32768).astype(np.int16) for waveform in corpus.waveforms]
+    clips = [pcm(waveform) for waveform in corpus.waveforms]
     few = range(0, len(clips), max(1, len(clips) // options.clips))
     print(f"{program.architecture}, {len(clips)} recordings of {corpus.name}\n\n{program.proof()}\n")
     result = {"architecture": program.architecture, "corpus": corpus.name, "different": {}, "cores": {}}

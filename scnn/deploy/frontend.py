@@ -46,6 +46,11 @@ def _table(values: np.ndarray, unit: int, dtype: type) -> np.ndarray:
     return np.clip(np.rint(values * unit), limits.min, limits.max).astype(dtype)
 
 
+def pcm(waveform: np.ndarray) -> np.ndarray:
+    """The samples of a waveform, float in -1..1 [n], as int16 [n]; 1 itself becomes the largest of these."""
+    return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16)
+
+
 @dataclass(frozen=True)
 class FrontEnd:
     """The front end of some `Features` at a sample rate. `constants` are mean and deviation for "train".

@@ -24,6 +24,7 @@ from scnn.data import load_corpus
 from scnn.deploy import load_program, measure
 from scnn.deploy.compiler import wasm
 from scnn.deploy.emit import SOURCES
+from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program, most_steps
 from scnn.experiment import PRETRAINED
 from scnn.metrics import layer_costs
@@ -112,8 +113,8 @@ def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], so
     folder = Path(folder)
     known = about(network, [sample.pcm for sample in samples])
     clips = [
-        {"title": title, "label": label, "samples": base64.b64encode(pcm.astype("<i2").tobytes()).decode()}
-        for title, label, pcm in samples
+        {"title": title, "label": label, "samples": base64.b64encode(said.astype("<i2").tobytes()).decode()}
+        for title, label, said in samples
     ]
     recordings = {"source": source, "samples": clips}
     files = {
@@ -145,8 +146,8 @@ def digits() -> list[Sample]:
     for digit, name in enumerate(corpus.classes):
         speaker = speakers[digit % len(speakers)]
         chosen = (corpus.labels == digit) & (corpus.speakers == speaker) & (corpus.takes == 0)
-        pcm = np.rint(corpus.waveforms[int(np.flatnonzero(chosen)[0])] * 32768).astype(np.int16)
-        samples.append(Sample(f"{name} ({speaker})", name, pcm))
+        clip = int(np.flatnonzero(chosen)[0])
+        samples.append(Sample(f"{name} ({speaker})", name, pcm(corpus.waveforms[clip])))
     noise = np.random.default_rng(0).normal(0, 2000, 4000).astype(np.int16)
     return [*samples, Sample("noise", None, noise)]
 
