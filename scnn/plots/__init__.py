@@ -1,0 +1,80 @@
+"""The figures of the book, page by page: those that take more than a few lines to draw.
+
+Nothing is computed here. Pages write `from scnn import plots` and find every figure there, whichever file it
+is in.
+"""
+
+from scnn.plots.common import (
+    MODEL_COLORS,
+    compact_figures,
+    feature_image,
+    model_name,
+    named_players,
+    signed,
+    stretch_accuracy,
+)
+from scnn.plots.device import break_even, word_on_device
+from scnn.plots.features import image_steps, players, read_outs, trimmed
+from scnn.plots.layers import ORIGINS, channel_steps, layer_steps, zero_origins
+from scnn.plots.neurons import membrane_trace, raster
+from scnn.plots.quantization import (
+    accuracy_rows,
+    clipped_gradients,
+    footprints,
+    gradient_checks,
+    membrane_ranges,
+    recipe_histories,
+)
+from scnn.plots.search import search_projections, search_space, sweeps
+from scnn.plots.speed import speedups, time_shares
+from scnn.plots.training import (
+    accuracy_against_cost,
+    activity_shares,
+    architectures,
+    confusion,
+    rate_maps,
+    training_curves,
+)
+from scnn.plots.voices import answer_shares, confidences, new_voices
+
+__all__ = [
+    "MODEL_COLORS",
+    "ORIGINS",
+    "accuracy_against_cost",
+    "accuracy_rows",
+    "activity_shares",
+    "answer_shares",
+    "architectures",
+    "break_even",
+    "channel_steps",
+    "clipped_gradients",
+    "compact_figures",
+    "confidences",
+    "confusion",
+    "feature_image",
+    "footprints",
+    "gradient_checks",
+    "image_steps",
+    "layer_steps",
+    "membrane_ranges",
+    "membrane_trace",
+    "model_name",
+    "named_players",
+    "new_voices",
+    "players",
+    "raster",
+    "rate_maps",
+    "read_outs",
+    "recipe_histories",
+    "search_projections",
+    "search_space",
+    "signed",
+    "speedups",
+    "stretch_accuracy",
+    "sweeps",
+    "time_shares",
+    "training_curves",
+    "trimmed",
+    "word_on_device",
+    "zero_origins",
+]

@@ -1,0 +1,117 @@
+"""What the figures of several pages share: colours, names, axes, images, and players of sound."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+from PIL import Image
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+
+def compact_figures() -> None:
+    """Have this notebook keep its figures as PNGs of 256 colours, at less than half of the size.
+
+    Outside a notebook it does nothing.
+    """
+    from IPython import get_ipython  # only notebooks call this, and they bring IPython
+
+    shell = get_ipython()
+    if shell is not None:
+        plt.switch_backend(plt.get_backend())  # loads it, for it registers a PNG formatter of its own then
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _palette_png)
+
+
+def _palette_png(figure: Figure) -> bytes:
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi="figure", facecolor="white", bbox_inches="tight")
+    picture = Image.open(drawn).convert("RGB")
+    # Maximum coverage keeps rare colours, such as a spike's, where a median cut would mix them.
+    picture = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    picture.save(written, format="png", optimize=True)
+    return written.getvalue()
+
+
+MODEL_COLORS = {"A": "C0", "B": "C1", "C": "C2", "CNN": "C6"}  # the same on every page
+
+
+def model_name(model: str) -> str:
+    """What a title calls a model of the zoo."""
+    return "control CNN" if model == "CNN" else f"Model {model}"
+
+
+def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
+    """Colours for values of both signs, 0 in the middle; logarithmic beyond `linear`, where that is given."""
+    largest = float(np.abs(values).max())
+    if linear is None:
+        return Normalize(-largest, largest)
+    return SymLogNorm(linear, vmin=-largest, vmax=largest)
+
+
+def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Normalize) -> AxesImage:
+    """Draw one image as the network gets it, its first row at the bottom, with a frame around the data.
+
+    Args:
+        axes: where to draw.
+        image: `[height, width]`; 0, which the padding is, is white.
+        window: bool `[height, width]`, True where data is.
+        colors: from `signed`.
+
+    Returns:
+        What a colour bar takes.
+    """
+    drawn = axes.imshow(np.asarray(image), origin="lower", cmap="RdBu_r", norm=colors)
+    rows, columns = np.nonzero(np.asarray(window))
+    corner = columns.min() - 0.5, rows.min() - 0.5
+    size = np.ptp(columns) + 1, np.ptp(rows) + 1
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="0.2", linewidth=0.8))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("0.7")
+    return drawn
+
+
+def stretch_accuracy(axes: Axes, which: str = "y") -> None:
+    """Give an accuracy axis in % more room the closer it gets to 100, where networks differ.
+
+        position = -log10(101 - accuracy)
+
+    Args:
+        axes: where; limits and ticks of the axis are changed, too.
+        which: the axis, "x" or "y".
+    """
+    functions = lambda y: -np.log10(np.maximum(101 - y, 1e-6)), lambda z: 101 - 10.0 ** (-z)
+    getattr(axes, f"set_{which}scale")("function", functions=functions)
+    ticks = [0, 50, 80, 90, 95, 98, 100]
+    axes.set(**{f"{which}lim": (-5, 100.25)})
+    getattr(axes, f"set_{which}ticks")(ticks, [str(tick) for tick in ticks])
+
+
+def named_players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
+    """A table of audio players, a row for each of `sounds` `[samples]` with its name, as loud as they are."""
+    from IPython.display import HTML
+
+    rows = (
+        f"<tr><th>{escape(name)}</th>{player(each, sample_rate, name)}</tr>" for name, each in sounds.items()
+    )
+    return HTML(f"<table>{''.join(rows)}</table>")
+
+
+def player(sound: np.ndarray, sample_rate: int, name: str) -> str:
+    """The cell of a table that plays `sound` `[samples]`, as loud as it is."""
+    from IPython.display import Audio
+
+    source = Audio(sound, rate=sample_rate, normalize=False).src_attr()
+    return f'<td><audio controls style="width: 13em" title="{escape(name)}" src="{source}"></audio></td>'
