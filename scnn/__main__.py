@@ -58,6 +58,7 @@ _HELP = {
     "from_twin": "start from the ReLU network of the same notation, which is trained first",
     "tune_epochs": "passes of a training that starts from other weights; 0: as many as epochs",
     "readout": "how the answer is read: spikes or membrane",
+    "frozen": "so many first layers keep the weights that they start with",
     "refuse": "confidence below which predict and listen say that they are not sure",
     "kind": "mfcc, logmel or energy",
     "bands": "coefficients, mel bands or filters",

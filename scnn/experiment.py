@@ -66,8 +66,8 @@ class Experiment:
     corpus that is trained on besides, never tested on, such as "voices". `augmentation` changes the training
     clips. `others` is a corpus of other words, for which no class should be likely. `from_twin` starts a
     spiking network from its ReLU twin, trained first by the same experiment, and takes `tune_epochs` at
-    half its learning rate. `readout` is how its answer is read, "spikes" or "membrane"; below the confidence
-    `refuse`, 0..1, the answer is "not sure". `teacher` is the notation of a ReLU network that is trained
+    half its learning rate. The first `frozen` layers keep the weights that they start with. `readout` is how
+    its answer is read, "spikes" or "membrane"; below the confidence `refuse`, 0..1, the answer is "not sure". `teacher` is the notation of a ReLU network that is trained
     first, by the same experiment, and whose answers are learnt.
     Raises `ValueError` naming the parameter and what is valid.
     """
@@ -102,6 +102,7 @@ class Experiment:
     tune_epochs: int = 0
     readout: str = "spikes"
     refuse: float = 0.0
+    frozen: int = 0
 
     def __post_init__(self):
         # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
@@ -134,7 +135,11 @@ class Experiment:
         if self.readout not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {self.readout!r}")
         self.training()
-        self.build(classes=None)
+        layers = len(self.build(classes=None).layers)
+        if isinstance(self.frozen, bool) or self.frozen not in range(layers):
+            raise ValueError(f"frozen must be a whole number in 0..{layers - 1}, not {self.frozen!r}")
+        if self.frozen and self.batch_norm:
+            raise ValueError("frozen layers go without batch_norm, which would scale their weights")
         if self.teacher:
             parse(ZOO[self.teacher][0] if self.teacher in ZOO else self.teacher)
 
@@ -207,7 +212,7 @@ class Experiment:
 _LATER = {
     **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
     **{"voices": "", "augmentation": None, "teacher": "", "others": "", "from_twin": False},
-    **{"tune_epochs": 0, "readout": "spikes", "refuse": 0.0},
+    **{"tune_epochs": 0, "readout": "spikes", "refuse": 0.0, "frozen": 0},
 }
 _LATER_FEATURES = {
     **{"preemphasis": 0.0, "trim_frame": 2048, "crop": "middle", "range_db": 55.0, "equalize": 0.0}
@@ -548,6 +553,7 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         shown = train[0] if train[0].dim() == 4 else train[0][:, -1]
         twin = run(experiment.of_twin()).network()
         network.load_state_dict(unfold(twin, True, shown[:: len(shown) // 500 + 1]).state_dict())
+    network.weights[: experiment.frozen].requires_grad_(False)
     changes = experiment.augmentation, teachers
     history = fit(network, *train, watched, plan, state, name, on_epoch, *changes)
     if len(network.norms):

@@ -184,9 +184,15 @@ def softened(teachers: Sequence[Network], images: torch.Tensor) -> torch.Tensor:
 
 def adam(network: Network, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
     """Adam as `fit` uses it (AdamW with a weight decay): all weights updated in one pass over the memory."""
+    weights = _trained(network).values()
     if weight_decay:
-        return torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        return torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay, fused=True)
+    return torch.optim.Adam(weights, lr=learning_rate, fused=True)
+
+
+def _trained(network: Network) -> dict[str, torch.Tensor]:
+    """The weights that a training changes, by name: those that ask for a gradient."""
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def fit(
@@ -205,7 +211,7 @@ def fit(
 
     With an `augmentation`, `images` are `[N, K, C, H, W]`, K copies of each, of which each step draws one and
     changes it further, and a label of -1 means none of the classes. `teachers` are networks whose softened
-    answers are learnt, too.
+    answers are learnt, too. Weights that ask for no gradient stay as they are.
 
     After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
     is written to the file `state`. If that file exists, training resumes after its last epoch, and ends
@@ -402,9 +408,7 @@ def _kept(network: Network) -> dict[str, torch.Tensor]:
 
 def _suspend(state, network, optimizer, training, history) -> None:
     tensors = {f"weight/{name}": weight for name, weight in _kept(network).items()}
-    for (name, _), moments in zip(
-        network.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
-    ):
+    for name, moments in zip(_trained(network), optimizer.state_dict()["state"].values(), strict=True):
         tensors |= {f"{moment}/{name}": value for moment, value in moments.items()}
     about = {"training": asdict(training), "network": _description(network), "history": history}
     save_tensors(state, _STATE, about, tensors)
@@ -428,7 +432,7 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
         raise StateError(f"{state}: its header cannot be used ({error})") from error
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
-    weights = dict(network.named_parameters())
+    weights = _trained(network)
     expected = _shapes({f"weight/{name}": weight for name, weight in _kept(network).items()})
     for moment in _MOMENTS:
         shapes = {f"{moment}/{name}": tuple(weight.shape) for name, weight in weights.items()}

@@ -108,6 +108,7 @@ MORE = [
     {"teacher": "8C3-10FC"},
     {"readout": "membrane"},
     {"refuse": 0.5},
+    {"frozen": 1},
     {"precision": "fp32", "batch_norm": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True, "tune_epochs": 2},
@@ -175,6 +176,9 @@ def test_json_says_everything():
         ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
         ({"threshold": 1e300}, r"threshold must be a number from 0 to 1e\+30, not 1e\+300"),
         ({"test": float("nan")}, "test must be a number, not nan"),
+        ({"frozen": 3}, r"frozen must be a whole number in 0\.\.2, not 3"),  # one of B's three has to learn
+        ({"frozen": True}, "frozen must be a whole number"),
+        ({"frozen": 1, "batch_norm": True}, "frozen layers go without batch_norm"),
         ({"refuse": 1}, "refuse must be a confidence of at least 0 and below 1, not 1.0"),
     ],
 )
@@ -275,6 +279,16 @@ def test_quantised_training_starts_from_scratch_or_from_the_float_weights(tiny, 
     assert record.metrics["packed_bytes"] < 0.3 * start.metrics["packed_bytes"]
     no_training()
     assert run(after).metrics == record.metrics
+
+
+def test_frozen_layers_keep_the_weights_that_they_start_with(tiny):
+    frozen = dataclasses.replace(tiny, epochs=1, frozen=1)
+    start, trained = frozen.build(3).weights, run(frozen).network().weights
+    unchanged = [
+        all(torch.equal(*pair) for pair in zip(before.parameters(), after.parameters(), strict=True))
+        for before, after in zip(start, trained, strict=True)
+    ]
+    assert unchanged == [True] + [False] * (len(start) - 1)
 
 
 def test_a_network_of_the_zoo_ends_in_as_many_outputs_as_there_are_words(tiny, no_training):

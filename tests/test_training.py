@@ -285,6 +285,20 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, finished, schedu
     assert without_seconds(history) == without_seconds(expected[1])
 
 
+def test_stopped_training_with_a_frozen_layer_goes_on_to_the_same_weights(tmp_path):
+    def frozen():
+        network = new_network()
+        network.weights[0].requires_grad_(False)
+        return network
+
+    state, expected = tmp_path / "state.safetensors", train(network=frozen())
+    with pytest.raises(Interruption):
+        train(state, frozen(), after_calls(2 * CALLS + 3, interrupt))
+    network, _ = train(state, network=frozen())
+    assert same(weights_of(network), weights_of(expected[0]))
+    assert torch.equal(network.weights[0].weight, new_network().weights[0].weight)
+
+
 def test_stopped_training_with_all_that_helps_goes_on_to_the_same_weights(tmp_path):
     helped = {"schedule": "onecycle", "weight_decay": 0.01, "dropout": 0.2}
     expected = train(network=new_network(batch_norm=True), **helped)
