@@ -67,8 +67,9 @@ class Experiment:
     clips. `others` is a corpus of other words, for which no class should be likely. `from_twin` starts a
     spiking network from its ReLU twin, trained first by the same experiment, and takes `tune_epochs` at
     half its learning rate. The first `frozen` layers keep the weights that they start with. `readout` is how
-    its answer is read, "spikes" or "membrane"; below the confidence `refuse`, 0..1, the answer is "not sure". `teacher` is the notation of a ReLU network that is trained
-    first, by the same experiment, and whose answers are learnt.
+    its answer is read, "spikes" or "membrane"; below the confidence `refuse`, 0..1, the answer is "not
+    sure". `teacher` is the notation of a ReLU network that is trained first, by the same experiment, and
+    whose answers are learnt.
     Raises `ValueError` naming the parameter and what is valid.
     """
 
