@@ -1,6 +1,7 @@
-"""What every layer did: over the time steps, in the race for the answer, and where its zeros come from.
+"""What happens inside a network: over time, in the race for the answer, and where its zeros come from.
 
-Of a network with rounded membranes also what the rounding clips, and which way its gradients point.
+Of a network with rounded membranes also what the rounding clips, and which way its gradients point. What a
+network achieves and what it costs, one number for a layer or for the whole, is in `scnn.metrics`.
 
 A neuron-step is one neuron at one time step of one recording, and sparsity is the share of neuron-steps
 without a spike. A neuron sees data if a pixel of the data window reaches it through the layers before it; in
@@ -73,7 +74,7 @@ def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd
     return pd.concat(tables, keys=[layer.name for layer in network.layers], names=["layer", "step"])
 
 
-def origins(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
+def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
     """Where each layer's zeros come from, over all recordings, indexed by `layer`.
 
     `neurons` is their number. Five shares of the neuron-steps, which add up to one:
@@ -115,7 +116,7 @@ def origins(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.
     return table
 
 
-def habits(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
+def constancy(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
     """What each neuron does over all recordings, as shares of a layer's neurons, indexed by `layer`.
 
     Four columns, which add up to one: `never` spikes, in no recording; `always` spikes, at every step of
@@ -150,7 +151,7 @@ def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[
     }
 
 
-def decided(counts: torch.Tensor) -> torch.Tensor:
+def settling_step(counts: torch.Tensor) -> torch.Tensor:
     """The step from which the leader is the final answer and stays it: int64 `[N]`, from 1 to T.
 
     `counts` are `[T, N, classes]`, spikes counted up to each step. The leader is the class of most spikes,
@@ -161,10 +162,10 @@ def decided(counts: torch.Tensor) -> torch.Tensor:
     return len(leaders) - other.flip(0).cumsum(dim=0).eq(0).sum(dim=0) + 1
 
 
-def decisions(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
+def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     """How the answers form over the time steps: a row a step, indexed by `step` (from 1).
 
-    Columns, all shares of recordings: `accuracy` of an answer given at this step; `decided`, whose leader is
+    Columns, all shares of recordings: `accuracy` of an answer given at this step; `settled`, whose leader is
     the final answer from here on; `tied`, where several classes lead. `labels` are int64 `[N]`. Raises
     `ValueError` for a ReLU network, which has no time steps.
     """
@@ -173,7 +174,7 @@ def decisions(network: Network, images: torch.Tensor, labels: torch.Tensor) -> p
     steps = torch.arange(1, len(counts) + 1)
     shares = {
         "accuracy": counts.argmax(dim=2) == labels,
-        "decided": decided(counts) <= steps[:, None],
+        "settled": settling_step(counts) <= steps[:, None],
         "tied": (counts == counts.amax(dim=2, keepdim=True)).sum(dim=2) > 1,
     }
     columns = {name: share.double().mean(dim=1).numpy() for name, share in shares.items()}

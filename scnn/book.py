@@ -139,7 +139,7 @@ def speakers_of(corpus: data.Corpus, words: Iterable[int], least: int) -> list[s
     return found
 
 
-def keep(table: pd.DataFrame) -> None:
+def save_trainings(table: pd.DataFrame) -> None:
     """Hand over the trainings that a page's numbers come from (`scnn.experiment.table`).
 
     `run` puts them, with the page's name, into `records.csv` beside the executed pages. In a notebook that

@@ -1,4 +1,8 @@
-"""What a trained network costs and does: confusion, sparsity per layer and in the data window, operations."""
+"""What a network achieves and what it costs: numbers for a layer or for the whole, as a table reports them.
+
+How right and how sure its answers are, its parameters and operations, how sparse its layers are, and means
+over seeds. What happens inside, over the time steps, is in `scnn.analysis`.
+"""
 
 import numpy as np
 import pandas as pd

@@ -46,8 +46,8 @@ def noisy(architecture: str, **parameters) -> tuple:
 NETWORKS = [("3C3-P2-4C3-8FC-3FC", {}), ("3C3p1-5FC", {"num_steps": 3}), ("3C3-P2-4FC", {"spiking": False})]
 
 
-def test_origins_of_known_zeros():
-    table = analysis.origins(*known())
+def test_zero_origins_of_known_zeros():
+    table = analysis.zero_origins(*known())
     layer, output = table.itertuples()
     assert table["neurons"].tolist() == [18, 2]
     # Two channels; 3 and 2 places in the window in turn. One neuron always spikes, one half the time.
@@ -64,7 +64,7 @@ def test_origins_of_known_zeros():
 @pytest.mark.parametrize(("architecture", "parameters"), NETWORKS)
 def test_shares_sum_to_one_and_are_those_of_the_metrics(architecture, parameters):
     network, images, window = noisy(architecture, **parameters)
-    table, active = analysis.origins(network, images, window), metrics.activity(network, images, window)
+    table, active = analysis.zero_origins(network, images, window), metrics.activity(network, images, window)
     shares = table[["padding", "silent", "sparse", "spikes", "spikes_padding"]]
     assert np.allclose(shares.sum(axis=1), 1)
     assert table["spikes_padding"].iloc[0] > 0
@@ -97,15 +97,15 @@ def test_timeline_of_known_spikes():
     assert line["inside"].tolist() == pytest.approx([1 - 1 / 5, 1 - 1 / 5, 1 - 1.5 / 5, 1 - 1.5 / 5])
 
 
-def test_habits_of_known_neurons():
+def test_constancy_of_known_neurons():
     network, images, window = known()
     with torch.no_grad():
         network.weights[1].weight[1, 5] = 1  # the output spikes late where the pixel of 0.5 is, else never
-    table = analysis.habits(network, images, window)
+    table = analysis.constancy(network, images, window)
     assert table.loc["2C1"].tolist() == pytest.approx([16 / 18, 1 / 18, 0, 1 / 18])
     assert table.loc["2FC"].tolist() == [0, 0.5, 0, 0.5]
     images[:, 0, 1, 2] = (torch.arange(50) % 2).float()
-    assert analysis.habits(network, images, window).loc["2C1"].tolist() == pytest.approx(
+    assert analysis.constancy(network, images, window).loc["2C1"].tolist() == pytest.approx(
         [16 / 18, 1 / 18, 1 / 18, 0]
     )
 
@@ -138,18 +138,18 @@ def test_the_race_ends_with_the_answer():
 def test_a_decision_stands_from_where_the_leader_stays():
     order = [[0, 0, 1, 1], [1, 0, 1, 0], [2, 2, 2, 2], [1, 1, 1, 0]]  # the leader at each of four steps
     counts = torch.nn.functional.one_hot(torch.tensor(order).T, 3)
-    assert analysis.decided(counts).tolist() == [3, 4, 1, 4]
+    assert analysis.settling_step(counts).tolist() == [3, 4, 1, 4]
     tie = torch.tensor([[[0, 1]], [[1, 1]]])
-    assert analysis.decided(tie).tolist() == [2]  # the first of equal ones leads
+    assert analysis.settling_step(tie).tolist() == [2]  # the first of equal ones leads
 
 
 def test_decisions_end_with_the_accuracy():
     network, images, _ = noisy("3C3-P2-8FC-4FC")
     labels = torch.arange(23) % 4
-    table = analysis.decisions(network, images, labels)
+    table = analysis.answers_over_time(network, images, labels)
     assert table.index.tolist() == list(range(1, 11))
     assert table["accuracy"].iloc[-1] == (predict(network, images) == labels).double().mean()
-    assert table["decided"].is_monotonic_increasing and table["decided"].iloc[-1] == 1
+    assert table["settled"].is_monotonic_increasing and table["settled"].iloc[-1] == 1
     first = network(images).spikes[0]
     assert table["tied"].iloc[0] == pd.Series((first.sum(dim=1) != 1).numpy()).mean()
 

@@ -464,7 +464,9 @@ def test_a_run_holds_nothing_of_its_machine_and_minute(project, monkeypatch):
 
 
 def test_the_trainings_of_the_pages_are_kept_in_one_table(project, monkeypatch):
-    source = "from scnn import book\nimport pandas\nbook.keep(pandas.DataFrame({'seed': [seed, 9]}))"
+    source = (
+        "from scnn import book\nimport pandas\nbook.save_trainings(pandas.DataFrame({'seed': [seed, 9]}))"
+    )
     for name in ("1_a", "3_c"):
         nbformat.write(page("pass", source), project / "notebooks" / f"{name}.ipynb")
     nbformat.write(page("pass", "print(seed)"), project / "notebooks" / "2_b.ipynb")

@@ -39,7 +39,7 @@ def test_accuracy_of_one_seed_has_no_deviation_and_is_drawn():
 
 
 def test_origins_are_stacked_to_the_whole():
-    names = list(plots.ORIGINS)
+    names = list(plots.ZERO_ORIGINS)
     table = pd.DataFrame([[0.5, 0.2, 0.1, 0.15, 0.05], [0, 0.6, 0.1, 0.3, 0]], ["6C3", "10FC"], names)
     (axes,) = plots.zero_origins({"B": table}).axes
     ends = np.array([[bar.get_x() + bar.get_width() for bar in bars] for bars in axes.containers])

@@ -42,7 +42,9 @@ def test_every_page_that_trains_has_its_rows():
     pages = set()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
-        pages |= {path.stem for cell in cells if cell.cell_type == "code" and "book.keep(" in cell.source}
+        pages |= {
+            path.stem for cell in cells if cell.cell_type == "code" and "book.save_trainings(" in cell.source
+        }
     assert set(RECORDS["page"]) == pages
     assert list(RECORDS.columns) == ["page", *COLUMNS]
     assert not RECORDS.duplicated(["page", "digest"]).any()

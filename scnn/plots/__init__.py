@@ -15,7 +15,7 @@ from scnn.plots.common import (
 )
 from scnn.plots.device import break_even, word_on_device
 from scnn.plots.features import image_steps, players, read_outs, trimmed
-from scnn.plots.layers import ORIGINS, channel_steps, layer_steps, zero_origins
+from scnn.plots.layers import ZERO_ORIGINS, channel_steps, layer_steps, zero_origins
 from scnn.plots.neurons import membrane_trace, raster
 from scnn.plots.quantization import (
     accuracy_rows,
@@ -39,7 +39,7 @@ from scnn.plots.voices import answer_shares, confidences, new_voices
 
 __all__ = [
     "MODEL_COLORS",
-    "ORIGINS",
+    "ZERO_ORIGINS",
     "accuracy_against_cost",
     "accuracy_rows",
     "activity_shares",

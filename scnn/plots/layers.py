@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scnn.plots.common import signed
 
-ORIGINS = {  # columns of scnn.analysis.origins: colour, and what a legend calls them
+ZERO_ORIGINS = {  # columns of scnn.analysis.zero_origins: colour, and what a legend calls them
     "padding": ("0.9", "zero: sees only padding"),
     "silent": ("0.65", "zero: sees data, never spikes"),
     "sparse": ("C5", "zero: spikes at other steps"),
@@ -89,12 +89,12 @@ def zero_origins(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw where the zeros of each layer come from, a panel for each network.
 
     Args:
-        tables: `scnn.analysis.origins` of each network, by the title of its panel.
+        tables: `scnn.analysis.zero_origins` of each network, by the title of its panel.
     """
     figure, row = plt.subplots(1, len(tables), figsize=(8, 3.2), squeeze=False)
     for axes, (title, table) in zip(row[0], tables.items(), strict=True):
         left = np.zeros(len(table))
-        for column, (color, label) in ORIGINS.items():
+        for column, (color, label) in ZERO_ORIGINS.items():
             shares = 100 * table[column].to_numpy()
             axes.barh(range(len(table)), shares, left=left, color=color, label=label)
             left += shares
