@@ -31,14 +31,14 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 book: $(READY)  ## run every page quickly (FSDD where it can be had) and render them to _build/html
-	$(PY) -m scnn.book run $(if $(CORPUS),--corpus "$(CORPUS)")
-	$(PY) -m scnn.book render
+	$(PY) -m book run $(if $(CORPUS),--corpus "$(CORPUS)")
+	$(PY) -m book render
 
 paper: $(READY)  ## run every page at the paper's scale into book/runs (two and a half hours on two cores)
-	$(PY) -m scnn.book run --paper
+	$(PY) -m book run --paper
 
 site: $(READY)  ## render the committed runs of book/runs to _build/html, running nothing
-	$(PY) -m scnn.book render --paper
+	$(PY) -m book render --paper
 
 test: lint  ## lint, unit tests, and all notebooks against their stored outputs
 	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
@@ -58,4 +58,4 @@ faults: $(READY)  ## kill, fill and alter what can be, and write _build/faults.j
 
 clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
 	rm -rf _build .pytest_cache .ruff_cache *.egg-info
-	find scnn tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find scnn tests benchmarks book -name __pycache__ -prune -exec rm -rf {} +

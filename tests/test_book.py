@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,12 +19,18 @@ from papermill.exceptions import PapermillExecutionError
 from scnn import book
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "book" / "_ext"),
+]  # what runs and renders the pages, outside the package
+import docstrings  # noqa: E402
+from book import rendering, running  # noqa: E402
+from book.__main__ import main  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
 PAPER = yaml.safe_load((ROOT / "notebooks" / "paper.yaml").read_text())
 
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import docstrings  # noqa: E402  (an extension of the site, outside the package)
 
 # --- rules: each takes a notebook and yields what is wrong with it ----------------------------------------
 
@@ -314,8 +321,8 @@ def test_the_readme_shows_what_strangers_get():
 def test_the_pictures_are_those_of_the_committed_runs(tmp_path):
     shutil.copytree(ROOT / "book" / "runs", tmp_path / "book" / "runs")
     (tmp_path / "book" / "_static").mkdir()
-    book.save_pictures(tmp_path)
-    for name in book.PICTURES.values():
+    rendering.save_pictures(tmp_path)
+    for name in rendering.PICTURES.values():
         made, committed = (root / "book" / "_static" / f"{name}.png" for root in (tmp_path, ROOT))
         assert made.read_bytes() == committed.read_bytes()
 
@@ -432,30 +439,35 @@ def project(tmp_path):
 
 def test_a_failing_notebook_is_named_and_the_others_run_once(project, capsys):
     arguments = ["run", "--corpus", "espeak"]
-    assert book.main(arguments, project) == 1
+    assert main(arguments, project) == 1
     shown = capsys.readouterr()
     assert re.search(r"\[1/3\] 1_a: ok, [\d.]+ s\n.*\n\[2/3\] 2_b: failed.*\n.*\n\[3/3\] 3_c: ok", shown.out)
     assert re.search(r"2_b\.ipynb, cell \[4\] \(seed / 0\): ZeroDivisionError", shown.err)
     assert "1_a" not in shown.err
-    assert (project / "_build" / "running" / "2_b.ipynb").exists()
-    assert sorted(path.name for path in (project / book.QUICK_RUNS).iterdir()) == ["1_a.ipynb", "3_c.ipynb"]
+    (left,) = re.findall(r"The run up to there: (.*)", shown.err)
+    assert nbformat.read(left, as_version=4).cells[-1].outputs[0].ename == "ZeroDivisionError"
+    assert [path.parent for path in (project / "_build" / "running").rglob("*.ipynb")] == [Path(left).parent]
+    assert sorted(path.name for path in (project / rendering.QUICK_RUNS).iterdir()) == [
+        "1_a.ipynb",
+        "3_c.ipynb",
+    ]
 
     nbformat.write(page("pass", "print(-seed)"), project / "notebooks" / "2_b.ipynb")
-    assert book.main(arguments, project) == 0
+    assert main(arguments, project) == 0
     shown = capsys.readouterr().out
     assert "1_a: unchanged" in shown and "2_b: ok" in shown and "3_c: unchanged" in shown
 
-    assert book.main([*arguments, "1_", "-p", "seed", "7"], project) == 0
-    run = nbformat.read(project / book.QUICK_RUNS / "1_a.ipynb", as_version=4)
+    assert main([*arguments, "1_", "-p", "seed", "7"], project) == 0
+    run = nbformat.read(project / rendering.QUICK_RUNS / "1_a.ipynb", as_version=4)
     assert run.cells[-1].outputs[0].text == "7\n"
 
 
 def test_a_run_holds_nothing_of_its_machine_and_minute(project, monkeypatch):
-    monkeypatch.setattr(book, "_package_digest", lambda: "the package may be edited between the two runs")
+    monkeypatch.setattr(running, "_package_digest", lambda: "the package may be edited between the two runs")
     source = project / "notebooks" / "1_a.ipynb"
     for name in ("one", "two"):
-        assert not book.run(
-            [book.Job(source, project / name / "1_a.ipynb", {"seed": 3})], project / "scratch"
+        assert not running.run(
+            [running.Job(source, project / name / "1_a.ipynb", {"seed": 3})], project / "scratch"
         )
     text = (project / "one" / "1_a.ipynb").read_text()
     assert text == (project / "two" / "1_a.ipynb").read_text()
@@ -470,16 +482,16 @@ def test_the_trainings_of_the_pages_are_kept_in_one_table(project, monkeypatch):
     for name in ("1_a", "3_c"):
         nbformat.write(page("pass", source), project / "notebooks" / f"{name}.ipynb")
     nbformat.write(page("pass", "print(seed)"), project / "notebooks" / "2_b.ipynb")
-    records = project / book.QUICK_RUNS / "records.csv"
+    records = project / rendering.QUICK_RUNS / "records.csv"
     arguments = ["run", "--corpus", "espeak"]
-    assert book.main(arguments, project) == 0
+    assert main(arguments, project) == 0
     assert records.read_text() == "page,seed\n1_a,0\n1_a,9\n3_c,0\n3_c,9\n"
-    assert book.main([*arguments, "1_", "-p", "seed", "7"], project) == 0
+    assert main([*arguments, "1_", "-p", "seed", "7"], project) == 0
     assert records.read_text() == "page,seed\n1_a,7\n1_a,9\n3_c,0\n3_c,9\n"
     nbformat.write(page("pass", "print(seed)"), project / "notebooks" / "1_a.ipynb")
-    assert book.main([*arguments, "1_"], project) == 0
+    assert main([*arguments, "1_"], project) == 0
     assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
-    assert book.main(["store", "3_"], project) == 0
+    assert main(["store", "3_"], project) == 0
     assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
 
 
@@ -538,8 +550,8 @@ def test_the_command_takes_text_as_it_is_written_and_numbers_as_meant(wish, monk
     monkeypatch.setattr(book.data, "available", lambda: pytest.fail("a corpus was given"))
     for name, value in (("digit", "no"), ("words", "[yes, 7, off]"), ("corpus", "espeak"), ("seed", "5")):
         arguments += ["-p", name, value]
-    assert book.main(arguments, wish) == 0
-    run = nbformat.read(wish / book.QUICK_RUNS / "1_a.ipynb", as_version=4)
+    assert main(arguments, wish) == 0
+    run = nbformat.read(wish / rendering.QUICK_RUNS / "1_a.ipynb", as_version=4)
     assert run.cells[-1].outputs[0].text == "['espeak', 5, 1.0, 'no', ['yes', '7', 'off']]\n"
 
 
@@ -558,7 +570,7 @@ def test_broken_yaml_is_one_line(wish, capsys, monkeypatch, arguments, message):
     Path("broken.yaml").write_text("rate: 1\nseed: [0, 1\n")
     Path("list.yaml").write_text("- 1\n")
     Path("notebooks", "paper.yaml").write_text("1_a: {seed: 1")
-    assert book.main(["run", "--corpus", "espeak", *arguments], wish) == 2
+    assert main(["run", "--corpus", "espeak", *arguments], wish) == 2
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count("\n") == 1
 
@@ -571,12 +583,12 @@ def test_a_foreign_kernel_of_the_same_name_does_not_run_the_notebooks(project, t
     monkeypatch.setenv("JUPYTER_PATH", str(foreign.parents[1]))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(foreign.parents[1]))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
-    assert book.main(["run", "--corpus", "espeak", "1_a"], project) == 0
+    assert main(["run", "--corpus", "espeak", "1_a"], project) == 0
 
 
 def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
     path = project / "notebooks" / "1_a.ipynb"
-    assert book.main(["store", "1_a"], project) == 0
+    assert main(["store", "1_a"], project) == 0
     stored = nbformat.read(path, as_version=4)
     assert [cell.source for cell in stored.cells] == [
         cell.source for cell in page("pass", "print(seed)").cells
@@ -584,22 +596,35 @@ def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
     assert stored.cells[-1].outputs[0].text == "0\n"
 
 
+def test_a_page_is_run_and_stored_at_the_same_time(project):
+    path = project / "notebooks" / "1_a.ipynb"
+    nbformat.write(page("pass", "import time; time.sleep(1); print(seed)"), path)
+    with ThreadPoolExecutor(2) as pool:
+        commands = (["run", "--corpus", "espeak", "-p", "seed", "7", "1_a"], ["store", "1_a"])
+        assert list(pool.map(lambda command: main(command, project), commands)) == [0, 0]
+    executed = project / rendering.QUICK_RUNS / "1_a.ipynb"
+    assert [nbformat.read(one, as_version=4).cells[-1].outputs[0].text for one in (executed, path)] == [
+        "7\n",
+        "0\n",
+    ]
+
+
 def test_wrong_names_stop_the_command_before_anything_runs(project, capsys):
-    assert book.main(["run", "--corpus", "espeak", "-p", "sed", "7"], project) == 2
+    assert main(["run", "--corpus", "espeak", "-p", "sed", "7"], project) == 2
     assert "1_a.ipynb: no parameter sed; valid: corpus = 'espeak', seed = 0" in capsys.readouterr().err
-    assert book.main(["store", "4"], project) == 2
+    assert main(["store", "4"], project) == 2
     assert "no notebook '4'; valid: 1_a, 2_b, 3_c" in capsys.readouterr().err
     (project / "notebooks" / "paper.yaml").write_text("9_z: {seed: 1}")
-    assert book.main(["run", "--paper"], project) == 2
+    assert main(["run", "--paper"], project) == 2
     assert "paper.yaml names no notebook: 9_z" in capsys.readouterr().err
     assert not (project / "_build").exists()
 
 
 def test_the_stand_in_corpus_is_announced_on_the_terminal(project, capsys, monkeypatch):
     monkeypatch.setattr(book.data, "available", lambda: "espeak")
-    assert book.main(["run", "3_c"], project) == 0
+    assert main(["run", "3_c"], project) == 0
     assert "Stand-in corpus" in capsys.readouterr().out
-    run = nbformat.read(project / book.QUICK_RUNS / "3_c.ipynb", as_version=4)
+    run = nbformat.read(project / rendering.QUICK_RUNS / "3_c.ipynb", as_version=4)
     assert run.cells[-1].outputs[0].text == "espeak\n"
 
 
@@ -613,21 +638,21 @@ def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch, ca
             nbformat.write(page(f"print({tree!r})"), project / tree / "runs" / f"{name}.ipynb")
     called = []
     done = SimpleNamespace(returncode=0)
-    monkeypatch.setattr(book.subprocess, "run", lambda command: called.append(command) or done)
-    assert book.main(["render"], project) == 0
+    monkeypatch.setattr(rendering.subprocess, "run", lambda command: called.append(command) or done)
+    assert main(["render"], project) == 0
     assert capsys.readouterr().out == "not run here, so shown as they were committed: 2_b.ipynb\n"
     source = called[0][2]
     runs = {name: nbformat.read(source / "book" / "runs" / f"{name}.ipynb", 4) for name in ("1_a", "2_b")}
     assert [cell.source for cell in runs["1_a"].cells][-1] == "print('_build')"
-    assert book.COMMITTED in runs["2_b"].cells[1].source
+    assert rendering.COMMITTED in runs["2_b"].cells[1].source
     assert [cell.source for cell in runs["2_b"].cells][-1] == "print('book')"
-    assert book.main(["render", "--paper"], project) == 0
+    assert main(["render", "--paper"], project) == 0
     assert called[1][2] == project
 
 
 def test_rendering_before_any_run_says_what_to_do(project, capsys):
-    assert book.main(["render"], project) == 2
-    assert re.search(r"_build/runs holds no page .*python -m scnn.book run.*--paper", capsys.readouterr().err)
+    assert main(["render"], project) == 2
+    assert re.search(r"_build/runs holds no page .*python -m book run.*--paper", capsys.readouterr().err)
 
 
 # --- the docstrings on the API page -----------------------------------------------------------------------

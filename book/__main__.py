@@ -1,0 +1,155 @@
+"""Run the pages and render them. At the command line, in a clone of the project: `python -m book --help`."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from book.rendering import PAPER_RUNS, QUICK_RUNS, render, save_pictures
+from book.running import Job, run
+from scnn import data
+from scnn._terminal import until_closed
+from scnn.book import NOTICE, STAND_IN, match_parameters, parameters
+
+
+def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
+    """The notebooks of the project in `root`, or those whose file names start with one of `names`.
+
+    Raises FileNotFoundError where `root` has no notebook; ValueError, which lists them, if a name fits none.
+    """
+    found = sorted((root / "notebooks").glob("*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"no notebooks in {root / 'notebooks'}: run this in a clone of the project")
+    for name in names:
+        if not any(path.stem.startswith(name) for path in found):
+            raise ValueError(f"no notebook {name!r}; valid: {', '.join(path.stem for path in found)}")
+    return [path for path in found if not names or path.stem.startswith(tuple(names))]
+
+
+def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
+    """What `run` or `store` is to execute; every parameter is checked before anything runs."""
+    from_file = _yaml_file(arguments.file) if getattr(arguments, "file", None) else {}
+    if arguments.command == "store":
+        wanted, target = {}, Path("notebooks")
+    elif arguments.paper:
+        wanted, target = _yaml_file(root / "notebooks" / "paper.yaml"), PAPER_RUNS
+        if unknown := set(wanted) - {path.stem for path in notebooks(root)}:
+            raise ValueError(f"notebooks/paper.yaml names no notebook: {', '.join(sorted(unknown))}")
+    else:
+        given = from_file | dict(arguments.parameter)
+        corpus = arguments.corpus or given.get("corpus") or data.available()
+        if corpus == STAND_IN:
+            print("!" * 80, textwrap.fill(f"Stand-in corpus. {NOTICE}", 80), "!" * 80, sep="\n", flush=True)
+        wanted, target = {path.stem: {"corpus": corpus} for path in notebooks(root)}, QUICK_RUNS
+    jobs = []
+    for source in notebooks(root, arguments.names):
+        try:
+            defaults = parameters(nbformat.read(source, as_version=4))
+            values = dict(wanted.get(source.stem) or {}) | from_file
+            if arguments.command == "run":
+                values |= {name: _read(name, text, defaults.get(name)) for name, text in arguments.parameter}
+            values = match_parameters(defaults, values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        jobs.append(Job(source, root / target / source.name, values))
+    return jobs
+
+
+def _yaml_file(path: Path) -> dict[str, Any]:
+    """Names and values in a file; ValueError, with the line, for one that does not hold that."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML ({_why(error)})") from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{path} does not hold lines of the form name: value")
+    return found
+
+
+def _read(name: str, text: str, default: object) -> object:
+    """The value that `text` on the command line is: text where the default is, and YAML otherwise."""
+    if isinstance(default, str):
+        return text
+    texts = isinstance(default, list) and default and isinstance(default[0], str)
+    try:
+        return yaml.load(text, yaml.BaseLoader if texts else yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} = {text!r} cannot be read as YAML ({_why(error)})") from None
+
+
+def _why(error: Exception) -> str:
+    """The reason of an error of YAML, and where it is, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{getattr(error, 'problem', None) or ' '.join(str(error).split())}{where}"
+
+
+def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
+    """The command line; returns the exit status."""
+    return until_closed(lambda: _main(arguments, root))
+
+
+def _main(arguments: list[str] | None, root: Path) -> int:
+    # A kernel of the reader's own that is also called python3 must not run our notebooks.
+    os.environ.pop("JUPYTER_PATH", None)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    parser = argparse.ArgumentParser(prog="python -m book", description="Run and render the pages.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run_command = commands.add_parser(
+        "run", help=f"execute the notebooks through papermill into {QUICK_RUNS}"
+    )
+    run_command.add_argument("--paper", action="store_true", help=f"at the paper's scale, into {PAPER_RUNS}")
+    run_command.add_argument(
+        "--corpus", help="the corpus (default: FSDD 1.0.8 where it can be had, else espeak)"
+    )
+    run_command.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="one parameter",
+    )
+    run_command.add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="a YAML file of parameters, a line NAME: VALUE for each",
+    )
+    store_command = commands.add_parser("store", help="execute notebooks in place, with their defaults")
+    for command in (run_command, store_command):
+        command.add_argument("names", nargs="*", help="notebooks by the start of their names (default: all)")
+    render_command = commands.add_parser("render", help="render the site to _build/html")
+    render_command.add_argument(
+        "--paper", action="store_true", help=f"from the committed runs of {PAPER_RUNS}"
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "render":
+            return render(root, quick=not chosen.paper)
+        failures = run(_jobs(root, chosen), root / "_build" / "running")
+        if chosen.command == "run" and chosen.paper:
+            save_pictures(root)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the notebooks that finished are kept, and not run again", file=sys.stderr)
+        return 130
+    if failures:
+        print("failed:", *failures, sep="\n  ", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
