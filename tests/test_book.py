@@ -24,6 +24,7 @@ sys.path[:0] = [
     str(ROOT / "book" / "_ext"),
 ]  # what runs and renders the pages, outside the package
 import docstrings  # noqa: E402
+
 from book import rendering, running  # noqa: E402
 from book.__main__ import main  # noqa: E402
 
