@@ -28,7 +28,7 @@ from scnn.quantization import RECIPES
 from scnn.text import listed
 from scnn.training import READOUTS, answer, load_network, predict, save_network, scores
 
-EXPORTS = ("c", "wasm")
+EXPORTS = ("c", "wasm", "nir")
 _HELP = {
     "corpus": f"{', '.join(CORPORA)}, or a folder with a sub-folder of recordings per class",
     "split": "random, official (the corpus' own), fold:K (of its own folds), or speaker:NAME (leave one out)",
@@ -181,14 +181,18 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     text = """Turn a network into whole numbers, from int16 samples to the digit, and write it as C99 without
-    libraries, or as WebAssembly with a JavaScript module (needs the extra `edge`)."""
+    libraries, or as WebAssembly with a JavaScript module (needs the extra `edge`). With --to nir it stays
+    as it was trained, and becomes a NIR graph for other simulators and neuromorphic chips (it needs `edge` as
+    well). That takes a network without pooling, of train --reset zero or none."""
     export = commands.add_parser("export", help="write a network for a device or a page", description=text)
     export.add_argument(
         "network", type=Path, nargs="?", default=PRETRAINED, metavar="NETWORK", help="a file of train --save"
     )
     export.add_argument("--to", choices=EXPORTS, default="c", help="what to write (default: %(default)s)")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
-    export.add_argument("--bits", type=int, metavar="N", help="of a weight: 8 (default), 4 or 2")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write into, or a file *.nir"
+    )
+    export.add_argument("--bits", type=int, metavar="N", help="of a weight: 8 (default), 4 or 2; not of nir")
     export.add_argument(
         "--readout", choices=READOUTS, help="what decides (default: as the network was trained to be read)"
     )
@@ -292,11 +296,35 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from scnn.deploy import compiler, load_program
 
-    program = load_program(options.network, bits=options.bits, readout=options.readout)
-    write = compiler.export_c if options.to == "c" else compiler.export_wasm
-    for path in write(program, options.out):
+    if options.to == "nir":
+        written = _export_nir(options)
+    else:
+        program = load_program(options.network, bits=options.bits, readout=options.readout)
+        write = compiler.export_c if options.to == "c" else compiler.export_wasm
+        written = write(program, options.out)
+    for path in written:
         print(plain(f"{path}  {path.stat().st_size:,} bytes"))
     return 0
+
+
+def _export_nir(options: argparse.Namespace) -> list[Path]:
+    from scnn.deploy import compiler
+
+    compiler.require("nir")
+    from scnn.deploy import nir
+
+    if options.bits is not None:
+        raise ValueError("--bits: NIR has the weights as trained; to round them, train at int8-weights")
+    network, about = load_network(options.network)
+    nir.check(network)
+    if (options.readout or _readout(about)) != "spikes":
+        raise ValueError(
+            "NIR gives spikes, not membranes, and this network is read by membrane; with --readout spikes "
+            "its spikes are counted instead"
+        )
+    path = options.out if options.out.suffix == ".nir" else options.out / "network.nir"
+    nir.write(network, path, about)
+    return [path]
 
 
 def _enrol(options: argparse.Namespace) -> int:
@@ -434,7 +462,7 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
 
 
 def _readout(about: dict[str, Any]) -> str:
-    return about["experiment"].get("readout", "spikes")
+    return about.get("experiment", {}).get("readout", "spikes")
 
 
 class _Made(NamedTuple):

@@ -1,0 +1,300 @@
+"""A spiking network as a graph of NIR, which other simulators and neuromorphic chips read; and back.
+
+NIR, the Neuromorphic Intermediate Representation (Pedersen et al., Nature Communications 15, 2024), says what
+a unit does in continuous time. Its leaky integrate-and-fire unit, `LIF`, is
+
+    tau dv/dt = -v + r I,    z = 1 if v > v_threshold else 0,    v = 0 after a spike
+
+and a step of length dt by the forward Euler method is v = (1 - dt / tau) v + (r dt / tau) I. That is
+`scnn.neurons.leaky` with reset "zero" for
+
+    tau = dt / (1 - beta),    r = tau / dt
+
+so the spikes are equal. The membranes are too, except in a step with a spike: NIR's is back at 0 within the
+step, ours at the start of the next. With reset "none" a unit is two nodes, the leaky integrator `LI` and a
+`Threshold`. With beta 1, where nothing leaks, `IF` and `I` take the places of `LIF` and `LI`; their r is
+1 / dt.
+
+A graph knows neither features nor a number of time steps. A program that runs it feeds it the same image
+[C, H, W] in each of `num_steps` steps of `DT`: the image is a constant current. Nodes keep their membranes
+from one step to the next, each sees what the node before it gives in the same step, and the output's spikes
+are counted. The graph's metadata say `num_steps` and `dt`, and in `about`, as JSON, how images are made and
+what the outputs are called. There is no batch: `Flatten` begins at dimension 0.
+
+NIR has no reset by subtraction that is delayed by a step, no max pooling, no rounded membranes and no ReLU.
+Networks with them are refused.
+"""
+
+import hashlib
+import io
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nir
+import numpy as np
+import torch
+
+from scnn.files import LARGEST_FILE, atomic_write, canonical, parse_json
+from scnn.models import Network
+from scnn.neurons import Neuron
+from scnn.quantization import weight_of
+from scnn.training import check_about
+
+DT = 1e-4  # seconds that a time step takes in the graph; snnTorch reads no other
+# What h5py and nir raise for a file that they cannot read.
+_DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError)
+
+
+def graph(network: Network, about: dict[str, Any] | None = None) -> nir.NIRGraph:
+    """The graph of `network`, a chain from its node `input` to its node `output`.
+
+    Every layer has a node of weights (`conv_1`, `affine_2`, ...) and one or two of units (`lif_1`, ...).
+    Rounded weights are written with their rounded values. `about` is kept in the metadata. Raises as `check`.
+    """
+    check(network)
+    shape = network.input_shape
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(shape))}
+    for number, (layer, (weight, bias)) in enumerate(zip(network.layers, _arrays(network), strict=True), 1):
+        if layer.kernel:
+            sizes = shape[1:], weight, layer.stride, layer.padding
+            nodes[f"conv_{number}"] = nir.Conv2d(*sizes, dilation=1, groups=1, bias=bias)
+            shape = (layer.units, *layer.convolved(shape[1:]))
+        else:
+            if len(shape) > 1:
+                nodes["flatten"] = nir.Flatten(np.array(shape), start_dim=0)
+            nodes[f"affine_{number}"] = nir.Affine(weight, bias)
+            shape = (layer.units,)
+        for node in _units(network.neuron, shape):
+            nodes[f"{type(node).__name__.lower()}_{number}"] = node
+    nodes["output"] = nir.Output(np.array(shape))
+    about = about or {}
+    metadata = {"num_steps": network.num_steps, "dt": DT, "about": json.dumps(about)}
+    metadata["checksum"] = _checksum(network, about)
+    return nir.NIRGraph(nodes, list(pairwise(nodes)), metadata)
+
+
+def write(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
+    """Write `graph` to a file (HDF5), whole or not at all; raises as `check`.
+
+    Equal networks give equal files.
+    """
+    content = io.BytesIO()
+    nir.write(content, graph(network, about))
+    with atomic_write(Path(path)) as file:
+        file.write_bytes(content.getvalue())
+
+
+def read(path: Path | str, num_steps: int | None = None) -> tuple[Network, dict[str, Any]]:
+    """The network of a file of `write`, in evaluation mode, and what was kept beside it.
+
+    A file of another program is read, too, if its graph is such a chain; as it does not say `num_steps`, they
+    must be given. Nothing in the file is ever executed.
+
+    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged or altered, and
+    for a graph that is no such chain, naming the node.
+    """
+    path = Path(path)
+    found = _parsed(path)
+    try:
+        metadata = found.metadata
+        steps = metadata.get("num_steps", num_steps)
+        if steps is None:
+            raise ValueError("it does not say num_steps, which must be given")
+        network = _network(found, int(steps))
+        about = parse_json(metadata["about"], path) if "about" in metadata else {}
+        check_about(about, network)
+        if "checksum" in metadata and metadata["checksum"] != _checksum(network, about):
+            raise ValueError("its contents are not those that were written, the checksum differs")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return network, about
+
+
+def check(network: Network) -> None:
+    """Raise `ValueError`, naming the layer and what to do, for a network that NIR cannot say."""
+    if not network.spiking:
+        raise ValueError("NIR has no ReLU, so only spiking networks can be written")
+    if len(network.norms):
+        raise ValueError("the network has batch normalisation; take it out with scnn.models.fold")
+    for layer in network.layers:
+        neuron = network.output_neuron if layer is network.layers[-1] else network.neuron
+        if neuron.reset == "subtract":
+            raise ValueError(
+                f"{layer.name}: a spike subtracts the threshold from the membrane one step later, which NIR "
+                "cannot say; train the network with reset 'zero' (scnn train --reset zero)"
+            )
+        if layer.pool:
+            raise ValueError(
+                f"{layer.name}: NIR has no max pooling; use a stride instead, such as "
+                f"{layer.units}C{layer.kernel}s{layer.stride * layer.pool_stride}"
+            )
+        if neuron.membrane_bits:
+            raise ValueError(
+                f"{layer.name}: NIR has no membranes of {neuron.membrane_bits} bits; train with a precision "
+                "that rounds weights alone, such as int8-weights"
+            )
+
+
+def _arrays(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weight and bias of each layer, float32, as the network computes with them."""
+    arrays = []
+    for layer, module in zip(network.layers, network.weights, strict=True):
+        bias = torch.zeros(layer.units) if module.bias is None else module.bias
+        arrays.append(tuple(each.detach().float().cpu().numpy() for each in (weight_of(module), bias)))
+    return arrays
+
+
+def _units(neuron: Neuron, shape: tuple[int, ...]) -> list[nir.NIRNode]:
+    """The units of a layer. Their numbers are float64, from which beta comes back as it was."""
+    leaks = neuron.beta < 1
+    kept = {"r": np.full(shape, 1 / (1 - neuron.beta) if leaks else 1 / DT)}
+    if leaks:
+        kept |= {"tau": np.full(shape, DT / (1 - neuron.beta)), "v_leak": np.zeros(shape)}
+    threshold = np.full(shape, float(neuron.threshold))
+    if neuron.reset == "none":
+        return [(nir.LI if leaks else nir.I)(**kept), nir.Threshold(threshold)]
+    return [(nir.LIF if leaks else nir.IF)(**kept, v_threshold=threshold, v_reset=np.zeros(shape))]
+
+
+def _checksum(network: Network, about: dict[str, Any]) -> str:
+    """SHA-256 over all that the network computes with, and `about`."""
+    neuron = network.neuron
+    constants = [float(np.float32(value)) for value in (neuron.beta, neuron.threshold)]
+    known = [network.architecture, network.num_steps, constants, neuron.reset, network.input_shape, about]
+    digest = hashlib.sha256(canonical(known).encode())
+    for array in sum(_arrays(network), ()):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _parsed(path: Path) -> nir.NIRGraph:
+    """The graph of a file, whatever it is, its shapes checked by nir."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise ValueError(f"{path}: of {size} bytes, more than the {LARGEST_FILE} that are read")
+        content = io.BytesIO(file.read(size))
+    try:
+        if (unpacked := _unpacked(content)) > LARGEST_FILE:
+            raise ValueError(f"its arrays take {unpacked} bytes, more than the {LARGEST_FILE} that are read")
+        return nir.read(content)
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: not a NIR graph, or a damaged one ({error})") from error
+
+
+def _unpacked(content: io.BytesIO) -> int:
+    """Bytes that all arrays of an HDF5 file take once they are read."""
+    sizes = []
+    with h5py.File(content, "r") as file:
+        file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    return sum(sizes)
+
+
+def _network(found: nir.NIRGraph, num_steps: int) -> Network:
+    """The network that a graph is; `ValueError` naming the node that has no place in one."""
+    chain = _chain(found)
+    _, image = chain.pop(0)
+    tokens, weights, neuron = [], {}, None
+    while len(chain) > 1:
+        if isinstance(chain[0][1], nir.Flatten):  # as all its shapes fit, it does what `Network` does
+            chain.pop(0)
+            continue
+        name, node = chain.pop(0)
+        layer = f"weights.{len(tokens)}"
+        tokens.append(_token(name, node))
+        weights[f"{layer}.weight"] = node.weight
+        weights[f"{layer}.bias"] = getattr(node, "bias", np.zeros(len(node.weight)))
+        units = chain[0][0]
+        other = _neuron(chain)
+        if neuron not in (None, other):
+            raise ValueError(f"node {units!r}: its units are not those of the layers before it")
+        neuron = other
+    if not tokens:
+        raise ValueError("a graph without layers")
+    shape = tuple(int(length) for length in image.output_type["output"])
+    with torch.device("meta"):  # draws no weights
+        network = Network("-".join(tokens), num_steps, neuron, (1,) * (3 - len(shape)) + shape, True)
+    tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite numbers")
+    network.load_state_dict(tensors, assign=True)
+    network.requires_grad_(True)
+    return network.eval()
+
+
+def _chain(found: nir.NIRGraph) -> list[tuple[str, nir.NIRNode]]:
+    """Names and nodes in order, from the input to the output."""
+    following: dict[str, str] = {}
+    for before, after in found.edges:
+        if before in following:
+            raise ValueError(f"node {before!r}: leads to two nodes, {following[before]!r} and {after!r}")
+        following[before] = after
+    names = list(found.inputs)[:1]
+    while names and names[-1] in following:
+        names.append(following.pop(names[-1]))
+    for name in found.nodes:
+        if name not in names:
+            raise ValueError(f"node {name!r}: is not on the way from the input to the output")
+    return [(name, found.nodes[name]) for name in names]
+
+
+def _token(name: str, node: nir.NIRNode) -> str:
+    """The notation of a node of weights."""
+    if isinstance(node, nir.Affine | nir.Linear) and node.weight.ndim == 2:
+        return f"{len(node.weight)}FC"
+    if not isinstance(node, nir.Conv2d):
+        raise ValueError(f"node {name!r}: a {type(node).__name__}, where Conv2d, Affine or Linear is due")
+    sizes = node.weight.shape[2:], node.stride, node.padding
+    sides = [{*map(int, np.ravel(size))} for size in sizes]  # one where height and width are the same
+    if {*map(len, sides)} != {1} or node.groups != 1 or {*np.ravel(node.dilation)} != {1}:
+        raise ValueError(
+            f"node {name!r}: a convolution must be the same in both directions, without groups or dilation"
+        )
+    (kernel,), (stride,), (padding,) = sides
+    return f"{len(node.weight)}C{kernel}s{stride}p{padding}".replace("s1p", "p").removesuffix("p0")
+
+
+def _neuron(chain: list[tuple[str, nir.NIRNode]]) -> Neuron:
+    """The units at the beginning of a chain, from which their nodes are taken."""
+    name, node = chain.pop(0)
+    if isinstance(node, nir.LIF | nir.IF):
+        reset, threshold = "zero", _value(name, node, "v_threshold")
+        _expect(name, node, "v_reset", 0.0)
+    elif isinstance(node, nir.LI | nir.I):
+        after, second = chain.pop(0)
+        if not isinstance(second, nir.Threshold):
+            raise ValueError(f"node {after!r}: a {type(second).__name__}, where a Threshold is due")
+        reset, threshold = "none", _value(after, second, "threshold")
+    else:
+        raise ValueError(f"node {name!r}: a {type(node).__name__}, where LIF, IF, LI or I is due")
+    if isinstance(node, nir.IF | nir.I):
+        _expect(name, node, "r", 1 / DT)
+        return Neuron(1.0, threshold, reset)
+    tau = _value(name, node, "tau")
+    if not tau >= (1 - 1e-9) * DT:
+        raise ValueError(f"node {name!r}: tau is {tau}, shorter than a time step of {DT} s")
+    _expect(name, node, "r", tau / DT)
+    _expect(name, node, "v_leak", 0.0)
+    beta = float(str(np.float32(1 - DT / tau)))  # as short as it was, such as 0.9
+    return Neuron(beta, threshold, reset)
+
+
+def _value(name: str, node: nir.NIRNode, field: str) -> float:
+    """What all units of a node have in common."""
+    values = np.unique(getattr(node, field))
+    if values.size != 1:
+        raise ValueError(f"node {name!r}: {field} must be the same for all of its units")
+    return float(values[0])
+
+
+def _expect(name: str, node: nir.NIRNode, field: str, wanted: float) -> None:
+    value = _value(name, node, field)
+    if not np.isclose(value, wanted, rtol=1e-6):
+        raise ValueError(f"node {name!r}: {field} must be {wanted:g}, not {value:g}")
