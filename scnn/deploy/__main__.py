@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scnn.data import available, load_corpus, split
-from scnn.deploy import compiler, cost, load_program, measure, report
+from scnn.deploy import compiler, cost, load_program, measure, report, second
 from scnn.deploy.frontend import pcm
 from scnn.experiment import PRETRAINED
 from scnn.features import extract
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--bits", type=int)
     parser.add_argument("--readout", choices=READOUTS, help="default: the network's own")
     parser.add_argument(
-        "--clips", type=int, default=30, help="recordings on a Cortex-M (default: %(default)s)"
+        "--clips", type=int, default=30, help="recordings on Unicorn's Cortex-M (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("_build") / "edge.json")
     options = parser.parse_args()
@@ -58,10 +58,17 @@ def main() -> int:
             result["cores"][core]["word"] = cost.word(target, some[0])._asdict()
             print(f"\n{core}: {result['different'][core]} of {len(few)} recordings differ; bytes: {sizes}")
             print(f"instructions per recording\n{table.round().astype(int)}")
+        table, missing = second.compare(program, folder, clips, outcomes, few[::3])
+    result["second"] = {name: row.dropna().to_dict() for name, row in table.iterrows()}
+    result["missing"] = missing
+    print(f"\nby other tools, instructions with the harness' log\n{table.round().to_string(na_rep='-')}")
+    if missing:
+        print(f"not compared, as this machine lacks them: {', '.join(missing)}")
+    wrong = sum(row.get("different", 0) + row.get("miscounted", 0) for row in result["second"].values())
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1))
     print(f"\n{options.out} written after {time.perf_counter() - start:.0f} s")
-    return int(any(result["different"].values()))
+    return int(any(result["different"].values()) or wrong > 0)
 
 
 if __name__ == "__main__":

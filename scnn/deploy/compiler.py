@@ -12,6 +12,7 @@ from scnn.deploy.quantize import Program, most_steps
 
 CORES = {"cortex_m4": "thumb-freestanding-eabihf", "cortex_m7": "thumb-freestanding-eabihf"}
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+ZIG = (sys.executable, "-m", "ziglang", "cc")
 _BARE = ("-ffreestanding", "-nostdlib", "-fno-builtin")
 _API = "input most_samples answer answers name classes rate most_steps tune traced records end".split()
 
@@ -22,10 +23,14 @@ def require(*packages: str) -> None:
         raise ValueError(f"this needs the package {' and '.join(missing)}: pip install 'scnn-audio[edge]'")
 
 
-def compile_c(arguments: Sequence[str]) -> None:
-    """Compile with `ziglang`. Raises `ValueError` with what the compiler says, and where it is missing."""
-    require("ziglang")
-    done = subprocess.run([sys.executable, "-m", "ziglang", "cc", *arguments], capture_output=True, text=True)
+def compile_c(arguments: Sequence[str], command: Sequence[str] = ZIG) -> None:
+    """Compile with `ziglang`, or another `command`.
+
+    Raises `ValueError` with what the compiler says, and where `ziglang` is missing.
+    """
+    if command is ZIG:
+        require("ziglang")
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"the C compiler refused {' '.join(arguments)}:\n{done.stderr}")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from scnn.deploy import reference
-from scnn.deploy.compiler import WARNINGS, bare_cortex_m, bare_wasm, compile_c, shared_library
+from scnn.deploy.compiler import WARNINGS, ZIG, bare_cortex_m, bare_wasm, compile_c, shared_library
 from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
 from scnn.deploy.quantize import Program
 
@@ -38,15 +38,26 @@ class Outcome:
 
 
 class Target:
-    """A compiled program in `folder`; `run` gives its `Outcome` for samples, int16 [n]."""
+    """A compiled program in `folder`; `run` gives its `Outcome` for samples, int16 [n].
 
-    def __init__(self, program: Program, folder: Path | str, flags: Sequence[str], name: str):
+    `command` is the compiler; `others` are sources and libraries besides the program and the harness.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        folder: Path | str,
+        flags: Sequence[str],
+        name: str,
+        command: Sequence[str] = ZIG,
+        others: Sequence[str] = (),
+    ):
         self.program, self.path = program, Path(folder) / name
         emit(program, folder)
         defines = [f"-DHARNESS_SAMPLES={SAMPLES}", f"-DHARNESS_LOG={traced_bytes(program)}", "-DSCNN_TRACE"]
         sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in CORE)]
-        include = [f"-I{folder}"]
-        compile_c([*flags, *WARNINGS, *defines, *include, *sources, "-o", str(self.path)])
+        arguments = [*flags, *WARNINGS, *defines, f"-I{folder}", *sources, *others, "-o", str(self.path)]
+        compile_c(arguments, command)
 
     def run(self, pcm: np.ndarray) -> Outcome:
         if len(pcm) > SAMPLES:
@@ -113,12 +124,26 @@ class CortexM(Target):
     ):
         bare = [*bare_cortex_m(core), "-Wl,--entry=harness_run"]
         super().__init__(program, folder, [*flags, *bare], f"{core}.elf")
+        self._load(core)
+
+    def _load(self, core: str) -> None:
+        """Start Unicorn with what was compiled."""
+        from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
+        from unicorn import arm_const as arm
+
         self._elf = Elf(self.path.read_bytes())
         self._starts = sorted((address, name) for name, (address, _) in self._elf.functions.items())
         self._blocks: dict[tuple[int, int], int] = {}
-        self._machine = self._load(core)
         self.counts: dict[str, int] = {}
         self.accesses: dict[str, list[int]] | None = None
+        models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
+        self._machine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
+        self._machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
+        self._machine.mem_map(0, 1 << 22)
+        self._machine.mem_map(RAM, 1 << 22)
+        for address, data in self._elf.segments:
+            self._machine.mem_write(address, data)
+        self._machine.hook_add(UC_HOOK_BLOCK, self._count)
 
     def count_accesses(self) -> None:
         """From now on count loads and stores as well, which takes longer."""
@@ -127,20 +152,6 @@ class CortexM(Target):
         self.accesses = {}
         self._machine.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._access)
         self._machine.ctl_flush_tb()  # code that has run was translated without the hook
-
-    def _load(self, core: str):
-        from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
-        from unicorn import arm_const as arm
-
-        models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
-        machine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
-        machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
-        machine.mem_map(0, 1 << 22)
-        machine.mem_map(RAM, 1 << 22)
-        for address, data in self._elf.segments:
-            machine.mem_write(address, data)
-        machine.hook_add(UC_HOOK_BLOCK, self._count)
-        return machine
 
     def _count(self, machine, address, size, user) -> None:
         """A block of instructions without a branch inside is about to be executed."""
