@@ -26,7 +26,7 @@ import torch
 
 from benchmarks import features, networks, peers
 from benchmarks.timing import interleaved, ratios
-from scnn.data import CORPORA, Corpus, available, load_corpus
+from scnn.data import CORPORA, Corpus, default_corpus, load_corpus
 from scnn.experiment import Experiment, load_data, run
 from scnn.models import Network
 
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     if not cases and "features" not in options.tasks:
         parser.error("no case has all of these; see CASES in benchmarks/speed.py")
-    corpus = options.corpus or available()
+    corpus = options.corpus or default_corpus()
     print(f"Images of {corpus}; ratios are to {networks.BASELINE}, medians over {options.rounds} rounds.")
     if peers.missing():
         print(f"Not installed, so left out: {', '.join(peers.missing())} (see benchmarks/README.md).")

@@ -43,7 +43,7 @@ def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
             raise ValueError(f"notebooks/paper.yaml names no notebook: {', '.join(sorted(unknown))}")
     else:
         given = from_file | dict(arguments.parameter)
-        corpus = arguments.corpus or given.get("corpus") or data.available()
+        corpus = arguments.corpus or given.get("corpus") or data.default_corpus()
         if corpus == STAND_IN:
             print("!" * 80, textwrap.fill(f"Stand-in corpus. {NOTICE}", 80), "!" * 80, sep="\n", flush=True)
         wanted, target = {path.stem: {"corpus": corpus} for path in notebooks(root)}, QUICK_RUNS

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from scnn import data
+from scnn.plots.common import crisp_figures
 
 STAND_IN = "espeak"
 ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
@@ -55,6 +56,7 @@ def begin(corpus: str, seed: int) -> None:
     check("seed", seed, range(2**31))
     torch.manual_seed(seed)
     plt.style.use(Path(__file__).with_name("scnn.mplstyle"))
+    crisp_figures()
     if corpus == STAND_IN:
         _show_notice()
 

@@ -5,127 +5,123 @@ under a constant input most neurons of the first layer do at every time step wha
 one product serves the first step, and each of the few other neurons adds its weights at the steps at which it
 differs from its first. The gradient of the weights is taken likewise. Where more neurons change, as they do
 behind a second convolution, every step has its product.
+
+In what follows K neurons of a recording are inside the box, and J of all recordings' change over time.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from scnn._jit import njit
 
+Box = tuple[
+    int, int, int, int
+]  # rows and columns of a map: top, bottom, left, right (bottom, right excluded)
+Size = tuple[int, int]  # height and width of a map
+
 SPARSE = 1 / 12  # the share of neurons that may change: about where adding takes as long as the product
 BLOCK = 64  # neurons whose weights are summed before the sum is added to others
 
 
-@njit(nogil=True, error_model="numpy")
-def _find_changes(values, most):
-    """`_changes`, up to `most` neurons, and whether these are all."""
+class Changes(NamedTuple):
+    """The J neurons that are not the same at all time steps, and how they differ from the first."""
+
+    neurons: np.ndarray  # [J, 2], int32: recording and place, sorted
+    differences: np.ndarray  # [J, T], float32
+
+
+def find_changes(values: torch.Tensor) -> Changes | None:
+    """The neurons of `values` `[T, N, K]` that change over time, or None if more than `SPARSE` of them do."""
     steps, count, size = values.shape
-    where = np.empty((most, 2), np.int32)
-    by = np.zeros((most, steps), np.float32)
+    if steps == 1 or values.device.type != "cpu" or values.dtype != torch.float32:
+        return None
+    neurons, differences, all_found = _find(values.detach().numpy(), int(SPARSE * count * size))
+    return Changes(neurons, differences) if all_found else None
+
+
+@njit(nogil=True, error_model="numpy")
+def _find(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """`Changes` of `values` [T, N, K], up to `limit` neurons, and whether these are all."""
+    steps, count, size = values.shape
+    neurons = np.empty((limit, 2), np.int32)
+    differences = np.zeros((limit, steps), np.float32)
     changes = np.empty(size, np.bool_)
     found = 0
-    for clip in range(count):
-        first = values[0, clip]
+    for recording in range(count):
+        first = values[0, recording]
         changes[:] = False
         for step in range(1, steps):
-            now = values[step, clip]
+            now = values[step, recording]
             for i in range(size):
                 changes[i] |= now[i] != first[i]
         for i in range(size):
             if changes[i]:
-                if found == most:
-                    return where, by, False
-                where[found] = clip, i
+                if found == limit:
+                    return neurons, differences, False
+                neurons[found] = recording, i
                 for step in range(1, steps):
-                    by[found, step] = values[step, clip, i] - first[i]
+                    differences[found, step] = values[step, recording, i] - first[i]
                 found += 1
-    return where[:found], by[:found], True
-
-
-def _changes(values):
-    """The J neurons that are not the same at all steps of `values` [T, N, K], or None if they are many.
-
-    `where` [J, 2] is their clip and place, `by` [J, T] their difference from the first step.
-    """
-    steps, count, size = values.shape
-    if steps == 1 or values.device.type != "cpu" or values.dtype != torch.float32:
-        return None
-    where, by, all_found = _find_changes(values.detach().numpy(), int(SPARSE * count * size))
-    return (where, by) if all_found else None
+    return neurons[:found], differences[:found], True
 
 
 @njit(nogil=True, error_model="numpy")
-def _add_weights(where, by, weight, current):
+def _add_weights(
+    neurons: np.ndarray, differences: np.ndarray, weight: np.ndarray, current: np.ndarray
+) -> None:
     """Add to `current` [T, N, O] what the changes add, with the weights [K, O] of their neurons."""
     steps, _, units = current.shape
     sums = np.zeros((steps, units), np.float32)
-    for j in range(len(where)):
-        clip, place = where[j]
+    for j in range(len(neurons)):
+        recording, place = neurons[j]
         row = weight[place]
         for step in range(1, steps):
-            change = by[j, step]
-            if change != 0:
+            difference = differences[j, step]
+            if difference != 0:
                 to = sums[step]
                 for i in range(units):
-                    to[i] += change * row[i]
+                    to[i] += difference * row[i]
         # Sums of sums round less than long ones.
-        if j % BLOCK == BLOCK - 1 or j == len(where) - 1 or where[j + 1, 0] != clip:
+        if j % BLOCK == BLOCK - 1 or j == len(neurons) - 1 or neurons[j + 1, 0] != recording:
             for step in range(1, steps):
                 for i in range(units):
-                    current[step, clip, i] += sums[step, i]
+                    current[step, recording, i] += sums[step, i]
             sums[:] = 0
 
 
 @njit(nogil=True, error_model="numpy")
-def _add_gradients(where, by, grad, grad_weight):
+def _add_gradients(
+    neurons: np.ndarray, differences: np.ndarray, grad: np.ndarray, grad_weight: np.ndarray
+) -> None:
     """Add to `grad_weight` [K, O] what the changes add, with the gradient [T, N, O] of the current."""
-    for j in range(len(where)):
-        clip, place = where[j]
+    for j in range(len(neurons)):
+        recording, place = neurons[j]
         to = grad_weight[place]
         for step in range(1, len(grad)):
-            change = by[j, step]
-            if change != 0:
-                row = grad[step, clip]
+            difference = differences[j, step]
+            if difference != 0:
+                row = grad[step, recording]
                 for i in range(to.size):
-                    to[i] += change * row[i]
-
-
-@njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-def _one_clip(first, where, by, corner, size, weight, bias, current):
-    """The `current` [T, O] of one clip, whose maps are silent outside a box at `corner`.
-
-    There they are `first` [C, h, w], and then change. The weights [O, K] are read where they are, and only if
-    their neuron spikes: copying those of the box takes longer.
-    """
-    places = np.empty(first.size, np.int64)  # of the box in a row of the weights
-    active, values = np.empty(first.size, np.int64), np.empty(first.size, np.float32)
-    found = 0
-    for i, (channel, row, column) in enumerate(np.ndindex(first.shape)):
-        places[i] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
-        if first[channel, row, column] != 0:
-            active[found], values[found] = places[i], first[channel, row, column]
-            found += 1
-    changing = places[where[:, 1]]
-    picked = np.empty((len(changing), len(weight)), np.float32)
-    for unit in range(len(weight)):
-        row, total = weight[unit], np.float32(0)
-        for i in range(found):
-            total += values[i] * row[active[i]]
-        current[:, unit] = total + bias[unit]
-        for j in range(changing.size):
-            picked[j, unit] = row[changing[j]]
-    for j in range(changing.size):
-        for step in range(1, len(current)):
-            if by[j, step] != 0:
-                for unit in range(len(weight)):
-                    current[step, unit] += by[j, step] * picked[j, unit]
+                    to[i] += difference * row[i]
 
 
 class _BoxedLinear(torch.autograd.Function):
+    """`boxed_linear`, with the gradients of its values, background, weight and bias."""
+
     @staticmethod
-    def forward(ctx, values, background, box, size, weight, bias):
+    def forward(
+        ctx: Any,
+        values: torch.Tensor,
+        background: torch.Tensor,
+        box: Box,
+        size: Size,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> torch.Tensor:
         inside, maps = values.flatten(2), weight.view(len(weight), -1, *size)
-        changes = _changes(inside)
+        changes = find_changes(inside)
         boxed, current = _product(inside, changes, _inside(maps, box))
         outside = _outside(maps, boxed)
         ctx.save_for_backward(inside if changes is None else inside[:1], background, boxed, outside)
@@ -133,7 +129,8 @@ class _BoxedLinear(torch.autograd.Function):
         return current.add_(torch.addmm(bias, background, outside)[:, None])
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """From the gradient [T, N, O] of the current."""
         inside, background, boxed, outside = ctx.saved_tensors
         per_step = grad.sum(dim=1)
         grad_values = (grad.flatten(0, 1) @ boxed.T).view(ctx.shape) if ctx.needs_input_grad[0] else None
@@ -148,7 +145,9 @@ class _BoxedLinear(torch.autograd.Function):
         return grad_values, per_step @ outside.T, None, None, grad_maps.flatten(1), per_step.sum(dim=0)
 
 
-def _product(inside, changes, window):
+def _product(
+    inside: torch.Tensor, changes: Changes | None, window: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`window` [O, C, h, w] as a matrix [K, O], and the current [T, N, O] of `inside` [T, N, K] by it."""
     if changes is None:
         boxed = window.flatten(1).T
@@ -159,24 +158,32 @@ def _product(inside, changes, window):
     return boxed, current
 
 
-def _inside(maps, box):
+def _inside(maps: torch.Tensor, box: Box) -> torch.Tensor:
+    """The part of `maps` [O, C, H, W] in `box`: a view [O, C, h, w]."""
     return maps[:, :, box[0] : box[1], box[2] : box[3]]
 
 
-def _outside(maps, boxed):
+def _outside(maps: torch.Tensor, boxed: torch.Tensor) -> torch.Tensor:
     """[C, O]: the sum of `maps` [O, C, H, W] over the positions that are not in their part `boxed` [K, O]."""
     return (maps.flatten(2).sum(dim=2) - boxed.T.unflatten(1, (maps.shape[1], -1)).sum(dim=2)).T
 
 
-def _infer(values, background, box, size, weight, bias):
+def _infer(
+    values: torch.Tensor,
+    background: torch.Tensor,
+    box: Box,
+    size: Size,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> torch.Tensor:
     """`boxed_linear` without a gradient: the background is often silent, and then costs nothing."""
     inside, maps = values.flatten(2), weight.view(len(weight), -1, *size)
-    silent, changes = not background.any(), _changes(inside)
+    silent, changes = not background.any(), find_changes(inside)
     if silent and changes is not None and values.shape[1] == 1:
         current = values.new_empty(len(values), 1, len(weight))
         first = inside.detach().numpy()[0, 0].reshape(values.shape[2:])
         arrays = (tensor.detach().numpy() for tensor in (weight, bias, current[:, 0]))
-        _one_clip(first, *changes, box[::2], size, *arrays)
+        _one_recording(first, *changes, box[::2], size, *arrays)
         return current
     boxed, current = _product(inside, changes, _inside(maps, box))
     if not silent:
@@ -184,11 +191,51 @@ def _infer(values, background, box, size, weight, bias):
     return current.add_(bias)
 
 
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def _one_recording(
+    first: np.ndarray,
+    neurons: np.ndarray,
+    differences: np.ndarray,
+    corner: tuple[int, int],
+    size: Size,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    current: np.ndarray,
+) -> None:
+    """The `current` [T, O] of one recording, whose maps are silent outside a box at `corner` (top, left).
+
+    There they are `first` [C, h, w], and then change. The weights [O, K of the whole maps] are read where
+    they are, and only if their neuron spikes: copying those of the box takes longer.
+    """
+    places = np.empty(first.size, np.int64)  # of the box in a row of the weights
+    active, values = np.empty(first.size, np.int64), np.empty(first.size, np.float32)
+    found = 0
+    for i, (channel, row, column) in enumerate(np.ndindex(first.shape)):
+        places[i] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
+        if first[channel, row, column] != 0:
+            active[found], values[found] = places[i], first[channel, row, column]
+            found += 1
+    changing = places[neurons[:, 1]]
+    picked = np.empty((len(changing), len(weight)), np.float32)
+    for unit in range(len(weight)):
+        row, total = weight[unit], np.float32(0)
+        for i in range(found):
+            total += values[i] * row[active[i]]
+        current[:, unit] = total + bias[unit]
+        for j in range(changing.size):
+            picked[j, unit] = row[changing[j]]
+    for j in range(changing.size):
+        for step in range(1, len(current)):
+            if differences[j, step] != 0:
+                for unit in range(len(weight)):
+                    current[step, unit] += differences[j, step] * picked[j, unit]
+
+
 def boxed_linear(
     values: torch.Tensor,
     background: torch.Tensor,
-    box: tuple[int, int, int, int],
-    size: tuple[int, int],
+    box: Box,
+    size: Size,
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:

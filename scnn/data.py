@@ -48,7 +48,7 @@ _SOURCES = {
     "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
 }
 _TOLD: set[str] = set()  # of the folders that were read
-_RETRY_AFTER = 15 * 60.0  # seconds for which `available` takes a failed download for an answer
+_RETRY_AFTER = 15 * 60.0  # seconds for which `default_corpus` takes a failed download for an answer
 _INSTEAD = (
     "Check the network and try again; or get the archive by other means, unpack it and set the environment "
     "variable SCNN_FSDD to its folder; or use the packaged corpus 'espeak'."
@@ -178,7 +178,7 @@ def fingerprint(name: str | Path) -> str:
     return f"{name}-{hashlib.sha256(repr(listing).encode()).hexdigest()[:16]}"
 
 
-def available(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download: bool = True) -> str:
+def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download: bool = True) -> str:
     """The name of the preferred corpus where it can be had, else of the fallback, with a warning.
 
     A download that fails is not tried again by this function for 15 minutes, so that a book of many pages

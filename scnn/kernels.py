@@ -7,6 +7,7 @@ stored ones. numba compiles it for the CPU.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ BLOCK = 512  # neurons computed together: their membranes over 100 steps still f
 
 
 @njit(nogil=True, inline="always")
-def _step(previous, current, beta, threshold, reset):
+def _step(
+    previous: np.float32, current: np.float32, beta: np.float32, threshold: np.float32, reset: int
+) -> np.float32:
+    """The membrane potential of one unit after one time step; `reset` is an index of `neurons.RESETS`."""
     spiked = np.float32(previous > threshold)
     if reset == 0:
         return (beta * previous + current) - spiked * threshold
@@ -29,7 +33,7 @@ def _step(previous, current, beta, threshold, reset):
 
 
 @njit(nogil=True, inline="always")
-def _nearest(value, levels, per_unit):
+def _nearest(value: np.float32, levels: np.ndarray, per_unit: np.float32) -> np.float32:
     """The nearest of the evenly spaced `levels`, the lower one of two; `per_unit` of them make a unit."""
     at = int(min(max((value - levels[0]) * per_unit, np.float32(0)), np.float32(levels.size - 1)))
     at = min(max(at, 0), levels.size - 2)  # again, as integers: a value that is no number gives any
@@ -38,12 +42,21 @@ def _nearest(value, levels, per_unit):
 
 
 @njit(nogil=True, inline="always")
-def _per_unit(levels):
+def _per_unit(levels: np.ndarray) -> np.float32:
+    """How many of the evenly spaced `levels` make a unit; 0 where there are none."""
     return np.float32((levels.size - 1) / (levels[-1] - levels[0])) if levels.size else np.float32(0)
 
 
 @njit(nogil=True, error_model="numpy")
-def _forward(current, beta, threshold, reset, levels, spikes, membrane):
+def _forward(
+    current: np.ndarray,
+    beta: np.float32,
+    threshold: np.float32,
+    reset: int,
+    levels: np.ndarray,
+    spikes: np.ndarray,
+    membrane: np.ndarray,
+) -> None:
     """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty.
 
     The membrane is quantised to `levels`, unless they are empty.
@@ -72,8 +85,17 @@ def _forward(current, beta, threshold, reset, levels, spikes, membrane):
 
 @njit(nogil=True, error_model="numpy")
 def _backward(
-    current, beta, threshold, reset, levels, slope, masked, grad_spikes, grad_membrane, grad_current
-):
+    current: np.ndarray,
+    beta: np.float32,
+    threshold: np.float32,
+    reset: int,
+    levels: np.ndarray,
+    slope: np.float32,
+    masked: bool,
+    grad_spikes: np.ndarray,
+    grad_membrane: np.ndarray,
+    grad_current: np.ndarray,
+) -> None:
     """Gradients [T, N] of spikes and membranes (or empty) -> `grad_current`, shaped as `current`.
 
     `masked`: no gradient where a membrane was clipped to the outermost of `levels`.
@@ -119,14 +141,17 @@ def _backward(
                 grad_current[step, low:high] = grad
 
 
-@cache  # of a frozen dataclass, and a sixth of the time of a small layer
-def _constants(neuron):
+@cache  # of a frozen dataclass; without it one recording takes Model B 7 % longer
+def _constants(neuron: Neuron) -> tuple[np.float32, np.float32, int, np.ndarray]:
+    """What the compiled functions are told of `neuron`: leak, threshold, reset and levels (or none)."""
     levels = neuron.levels().numpy() if neuron.membrane_bits else np.empty(0, np.float32)
     return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset), levels
 
 
-def _fire(current, neuron, steps, with_membrane):
-    """Spikes, and membranes or None, of a float32 `current` on the CPU; no gradient."""
+def _fire(
+    current: torch.Tensor, neuron: Neuron, steps: int, with_membrane: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Spikes, and membranes or None, `[T, ...]` of a float32 `current` `[T or 1, ...]` on the CPU."""
     spikes = torch.empty(steps, *current.shape[1:])
     membrane = torch.empty_like(spikes) if with_membrane else None
     flat = current.detach().numpy().reshape(len(current), -1)
@@ -136,8 +161,12 @@ def _fire(current, neuron, steps, with_membrane):
 
 
 class _Leaky(torch.autograd.Function):
+    """`leaky` with its gradient, for a float32 current on the CPU."""
+
     @staticmethod
-    def forward(ctx, current, neuron, steps, with_membrane):
+    def forward(
+        ctx: Any, current: torch.Tensor, neuron: Neuron, steps: int, with_membrane: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         current = current.contiguous()
         ctx.save_for_backward(current)
         ctx.neuron = neuron
@@ -145,7 +174,10 @@ class _Leaky(torch.autograd.Function):
         return _fire(current, neuron, steps, with_membrane)
 
     @staticmethod
-    def backward(ctx, grad_spikes, grad_membrane):
+    def backward(
+        ctx: Any, grad_spikes: torch.Tensor | None, grad_membrane: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, None, None, None]:
+        """From the gradients `[T, N, ...]` of spikes and membranes, of which one may be missing."""
         (current,) = ctx.saved_tensors
         if grad_spikes is None and grad_membrane is None:
             return None, None, None, None

@@ -1,17 +1,11 @@
-"""A network from the paper's own notation, spiking or not, run layer by layer over all time steps.
+"""A network of the paper's notation (`scnn.notation`), spiking or not, layer by layer over all time steps.
 
-`"6C3-P2-128FC-10FC"` is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its
-current, a fully connected layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a
-stride. A unit follows every layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the
-output.
-
-The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that
-sees only padding receives the same current, so a network computes one of them per channel
-(`Patch.background`) and the window itself. This changes the order of a few sums and nothing else.
+`Network.plain` is the definition, as a textbook has it. `Network.forward` computes the same in a fraction of
+the time: a constant current goes through its layer once, neurons take all their steps in one pass
+(`scnn.kernels`), and of the padding around the data one neuron per channel is computed (`scnn.window`).
 """
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -19,128 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from scnn import kernels, quantization
-from scnn._jit import njit
-from scnn.boxed import boxed_linear
+from scnn import kernels, neurons, quantization, window
 from scnn.checks import whole
 from scnn.neurons import Neuron, Output
+from scnn.notation import MOST_LAYERS, ZOO, ending_in, parse
 from scnn.quantization import Recipe
+from scnn.window import data_box
 
-ALEXNET = "64C3s2p1-P2-192C3p1-P2-384C3p1-256C3p1-256C3p1-P2-4096FC-4096FC-10FC"
-ZOO = {  # name: (architecture, spiking)
-    "A": ("6C3-16C3-128FC-64FC-10FC", True),
-    "B": ("6C3-128FC-10FC", True),
-    "C": ("6C3-P2-128FC-10FC", True),
-    "CNN": ("6C3-P2-16C3-P2-128FC-64FC-10FC", False),  # the paper's control
-    "LeNet": ("6C5-P2-16C5-P2-120FC-84FC-10FC", False),
-    "AlexNet": (ALEXNET, False),
-    "SpikingAlexNet": (ALEXNET, True),
-    "R": ("16C3s2p1-32C3s2p1-48C3s2p1-52C3s2p1-10FC", True),  # the packaged network, and its teacher
-    "RTeacher": ("24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC", False),
-}
-_MOST_LAYERS, _MOST_STEPS = 64, 1000
+_MOST_STEPS = 1000
 _MOST_VALUES = 2**26  # that all neurons have in all time steps of one recording: 256 MB of each kind
 _MOST_MACS = 2**36  # of one recording: seconds
 _MOST_WEIGHTS = 2**26  # AlexNet has 23 million
-TOKEN = re.compile(
-    r"(?P<channels>\d+)C(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:p(?P<padding>\d+))?"
-    r"|P(?P<pool>\d+)(?:s(?P<pool_stride>\d+))?"
-    r"|(?P<units>\d+)FC"
-)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected."""
-
-    name: str  # as in the notation, "6C3" or "128FC"
-    units: int  # output channels, or output units
-    kernel: int = 0
-    stride: int = 1
-    padding: int = 0
-    pool: int = 0
-    pool_stride: int = 0
-
-    def convolved(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the convolution of a map of `size`."""
-        return tuple((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
-
-    def pooled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the pooling of a map of `size`."""
-        return tuple((length - self.pool) // self.pool_stride + 1 for length in size) if self.pool else size
-
-
-def parse(architecture: str) -> tuple[Layer, ...]:
-    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
-    if not isinstance(architecture, str) or len(architecture) > 32 * _MOST_LAYERS:
-        raise ValueError(f"architecture must be text, of at most {_MOST_LAYERS} layers")
-    layers: list[Layer] = []
-    for token in architecture.split("-"):
-        match = TOKEN.fullmatch(token)
-        if match is None:
-            raise ValueError(
-                f"{token!r} in architecture {architecture!r} is not a layer: write "
-                f"6C3 (channels C kernel, then s stride and "
-                f"p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
-            )
-        sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
-        if any(value == 0 for key, value in sizes.items() if key != "padding"):
-            raise ValueError(f"{token!r} in architecture {architecture!r} has a size of 0")
-        if "channels" in sizes:
-            if layers and not layers[-1].kernel:
-                raise ValueError(
-                    f"{token!r} in architecture {architecture!r} follows a fully connected layer"
-                )
-            stride, padding = sizes.get("stride", 1), sizes.get("padding", 0)
-            layers.append(Layer(token, sizes["channels"], sizes["kernel"], stride, padding))
-        elif "pool" in sizes:
-            if not layers or not layers[-1].kernel or layers[-1].pool:
-                raise ValueError(f"{token!r} in architecture {architecture!r} must follow a convolution")
-            last, size = layers.pop(), sizes["pool"]
-            stride = sizes.get("pool_stride", size)
-            layers.append(
-                Layer(
-                    f"{last.name}-{token}", last.units, last.kernel, last.stride, last.padding, size, stride
-                )
-            )
-        else:
-            layers.append(Layer(token, sizes["units"]))
-    if layers[-1].kernel:
-        raise ValueError(
-            f"architecture {architecture!r} must end with a fully connected layer, one unit per class"
-        )
-    return tuple(layers)
-
-
-def ending_in(architecture: str, classes: int) -> str:
-    """The notation with `classes` outputs in place of its own."""
-    return re.sub(r"\d+FC$", f"{classes}FC", architecture)
-
-
-class Patch(NamedTuple):
-    """Activity of a layer: inside a box of its map, and once for all neurons outside it."""
-
-    values: (
-        torch.Tensor
-    )  # [S, N, C, h, w] in the box, or on the whole map; S is T, or 1 if constant over time
-    background: torch.Tensor | None  # [S, C]; None where it is zero, in an image
-    box: tuple[int, int, int, int]  # rows and columns: top, bottom, left, right (bottom and right excluded)
-    size: tuple[int, int]  # height and width of the whole map
-
-    def grown(self, box: tuple[int, int, int, int]) -> torch.Tensor:
-        """`values` over a larger `box`, filled up from the background."""
-        if self.values.shape[3:] == self.size:
-            return self.values[..., box[0] : box[1], box[2] : box[3]]
-        if box == self.box:
-            return self.values
-        steps, count, channels = self.values.shape[:3]
-        top, bottom, left, right = box
-        shape = (steps, count, channels, bottom - top, right - left)
-        grown = self.background[:, None, :, None, None].expand(shape).clone()
-        rows = slice(self.box[0] - top, self.box[1] - top)
-        columns = slice(self.box[2] - left, self.box[3] - left)
-        grown[:, :, :, rows, columns] = self.values
-        return grown
 
 
 class Trace(NamedTuple):
@@ -153,28 +36,6 @@ class Trace(NamedTuple):
     current: torch.Tensor
     membrane: torch.Tensor | None
     spikes: torch.Tensor
-
-
-def data_box(images: torch.Tensor) -> tuple[int, int, int, int]:
-    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
-    images = images.detach().cpu()
-    if images.dtype not in (torch.float32, torch.float64):
-        images = images != 0  # numpy knows no bfloat16, and numba no float16
-    top, bottom, left, right = _bounds(images.numpy())
-    return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
-
-
-@njit(nogil=True)
-def _bounds(images):
-    top, bottom, left, right = images.shape[2], 0, images.shape[3], 0
-    for image in range(images.shape[0]):
-        for channel in range(images.shape[1]):
-            for row in range(images.shape[2]):
-                for column in range(images.shape[3]):
-                    if images[image, channel, row, column] != 0:
-                        top, bottom = min(top, row), max(bottom, row + 1)
-                        left, right = min(left, column), max(right, column + 1)
-    return top, bottom, left, right
 
 
 class Network(nn.Module):
@@ -226,8 +87,8 @@ class Network(nn.Module):
 
     def _check_size(self) -> None:
         """Refuse, before anything is made, layers that do not fit their maps, or would fill the memory."""
-        if len(self.layers) > _MOST_LAYERS:
-            raise ValueError(f"architecture has {len(self.layers)} layers of at most {_MOST_LAYERS}")
+        if len(self.layers) > MOST_LAYERS:
+            raise ValueError(f"architecture has {len(self.layers)} layers of at most {MOST_LAYERS}")
         channels, *size = self.input_shape
         values, macs, weights = channels * size[0] * size[1], 0, 0
         for index, layer in enumerate(self.layers):
@@ -264,7 +125,31 @@ class Network(nn.Module):
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def plain(self, images: torch.Tensor) -> Output:
+        """What the network computes for `images` `[N, C, H, W]`: `forward` is tested against this definition.
+
+        The image is the input current at every time step (direct encoding).
+        """
+        values = images.expand(self.num_steps if self.spiking else 1, *images.shape)
+        for layer, weight, norm in zip_longest(self.layers, self.weights, self.norms):
+            last = layer is self.layers[-1]
+            current = weight((values if layer.kernel else values.flatten(2)).flatten(0, 1))
+            if norm is not None:
+                current = norm(current)
+            if layer.pool:
+                current = functional.max_pool2d(current, layer.pool, layer.pool_stride)
+            current = current.unflatten(0, values.shape[:2])
+            if self.spiking:
+                values, membrane = neurons.leaky(current, self.output_neuron if last else self.neuron)
+            else:
+                values = current if last else torch.relu(current)
+        return Output(values, membrane) if self.spiking else Output(None, values)
+
     def forward(self, images: torch.Tensor) -> Output:
+        """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
+
+        Raises `ValueError` for images of another shape or type than the network's.
+        """
         return self._run(images, traces=None)
 
     @torch.no_grad()
@@ -275,6 +160,46 @@ class Network(nn.Module):
         return traces
 
     def _run(self, images: torch.Tensor, traces: list[Trace] | None) -> Output:
+        self._check_images(images)
+        traced = traces is not None
+        padded = any(layer.padding for layer in self.layers)
+        everything = traced or padded or images.requires_grad or len(self.norms) > 0
+        size = images.shape[2], images.shape[3]
+        patch = window.cut(images, window.whole(size) if everything else data_box(images))
+        spikes, membrane = images, None
+        for index, (layer, module, norm) in enumerate(zip_longest(self.layers, self.weights, self.norms)):
+            last = layer is self.layers[-1]
+            weight = quantization.weight_of(module)
+            bias = weight.new_zeros(layer.units) if module.bias is None else module.bias
+            if layer.kernel:
+                patch = window.convolve(patch, layer, weight, bias)
+                if norm is not None:
+                    patch = patch._replace(values=_normalised(norm, patch.values))
+                patch = window.pool(patch, layer)
+                current = patch.values
+                spikes, membrane = self._fire(current, traced)
+                background = spikes.new_zeros(len(spikes), layer.units)
+                if not patch.is_whole:
+                    background, _ = self._fire(patch.background, False)
+                patch = patch._replace(values=spikes, background=background)
+            else:
+                if index == 0 or self.layers[index - 1].kernel:
+                    current = window.linear(patch, weight, bias)
+                else:
+                    if last and self.dropout and self.training:
+                        spikes = functional.dropout(spikes, self.dropout)
+                    current = functional.linear(spikes, weight, bias)
+                if norm is not None:
+                    current = _normalised(norm, current)
+                if last and not self.spiking:
+                    spikes, membrane = current, None
+                else:
+                    spikes, membrane = self._fire(current, traced or last, last)
+            if traces is not None:
+                traces.append(Trace(layer.name, current, membrane, spikes))
+        return Output(spikes, membrane) if self.spiking else Output(None, current)
+
+    def _check_images(self, images: torch.Tensor) -> None:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
             raise ValueError(
                 f"images must be [N, {', '.join(map(str, self.input_shape))}], not {list(images.shape)}"
@@ -287,48 +212,6 @@ class Network(nn.Module):
             )
         if dtype == torch.float16 and self.recipe.weight_bits:
             raise ValueError("rounded weights are not computed in float16, where their gradient overflows")
-        height, width = images.shape[2:]
-        padded = any(layer.padding for layer in self.layers)
-        whole = traces is not None or padded or images.requires_grad or len(self.norms) > 0
-        box = (0, height, 0, width) if whole else data_box(images)
-        patch = Patch(images[None], None, box, (height, width))
-        flat = None  # [S, N, units] once the maps are behind
-        for layer, module, norm in zip_longest(self.layers, self.weights, self.norms):
-            last = layer is self.layers[-1]
-            weight = quantization.weight_of(module) if self.recipe.weight_bits else module.weight
-            bias = weight.new_zeros(layer.units) if module.bias is None else module.bias
-            if layer.kernel:
-                patch = _convolve(patch, layer, weight, bias)
-                if norm is not None:
-                    patch = patch._replace(values=_normalised(norm, patch.values))
-                patch = _pool(patch, layer)
-                spikes, membrane = self._fire(patch.values, traces is not None)
-                background = patch.background
-                if patch.box != (0, patch.size[0], 0, patch.size[1]):
-                    background, _ = self._fire(patch.background, False)
-                else:
-                    background = background.new_zeros(spikes.shape[0], layer.units)
-                current, patch = patch.values, patch._replace(values=spikes, background=background)
-            else:
-                if flat is None:
-                    if patch.background is None:
-                        patch = patch._replace(background=images.new_zeros(1, images.shape[1]))
-                    inside = patch.grown(patch.box)
-                    current = boxed_linear(inside, *patch[1:], weight, bias)
-                else:
-                    if last and self.dropout and self.training:
-                        flat = functional.dropout(flat, self.dropout)
-                    current = functional.linear(flat, weight, bias)
-                if norm is not None:
-                    current = _normalised(norm, current)
-                if last and not self.spiking:
-                    spikes, membrane = current, None
-                else:
-                    spikes, membrane = self._fire(current, traces is not None or last, last)
-                flat = spikes
-            if traces is not None:
-                traces.append(Trace(layer.name, current, membrane, spikes))
-        return Output(spikes, membrane) if self.spiking else Output(None, current)
 
     def _fire(
         self, current: torch.Tensor, membrane: bool, last: bool = False
@@ -389,45 +272,6 @@ def unfold(network: Network, spiking: bool, images: torch.Tensor) -> Network:
                 current = functional.max_pool2d(current, layer.pool, layer.pool_stride)
             values = torch.relu(current)
     return unfolded
-
-
-def _convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
-    """The convolution of `patch`: every output that touches its box, and the value of all others."""
-    size = layer.convolved(patch.size)
-    if layer.padding:
-        box, wanted = (0, size[0], 0, size[1]), (0, patch.size[0], 0, patch.size[1])
-    else:
-        box, wanted = _reach(patch.box, layer.kernel, layer.stride, size)
-    values = patch.grown(wanted)
-    maps = functional.conv2d(values.flatten(0, 1), weight, bias, layer.stride, layer.padding)
-    current = maps.unflatten(0, values.shape[:2])
-    background = bias[None]
-    if patch.background is not None:
-        background = functional.linear(patch.background, weight.sum(dim=(2, 3)), bias)
-    return Patch(current, background, box, size)
-
-
-def _pool(patch: Patch, layer: Layer) -> Patch:
-    """Max pooling of `patch`, as `_convolve`."""
-    if not layer.pool:
-        return patch
-    size = layer.pooled(patch.size)
-    box, wanted = _reach(patch.box, layer.pool, layer.pool_stride, size)
-    values = patch.grown(wanted)
-    pooled = functional.max_pool2d(values.flatten(0, 1), layer.pool, layer.pool_stride)
-    return Patch(pooled.unflatten(0, values.shape[:2]), patch.background, box, size)
-
-
-def _reach(box, kernel, stride, size):
-    """The box of outputs of a sliding window that touch `box`, and the box of inputs they need."""
-    reached, wanted = [], []
-    for low, high, length in ((*box[:2], size[0]), (*box[2:], size[1])):
-        # Not behind `low`, where a stride beyond the kernel puts it: `wanted` begins at an output's edge.
-        first = min(max(0, -(-(low - kernel + 1) // stride)), low // stride, length - 1)
-        last = max(first, min((high - 1) // stride, length - 1))
-        reached += [first, last + 1]
-        wanted += [min(first * stride, low), max(last * stride + kernel, high)]
-    return tuple(reached), tuple(wanted)
 
 
 def build(

@@ -12,7 +12,7 @@ from scnn import training
 from scnn.experiment import Experiment, load_data, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import networks, peers, speed, steps, timing
+from benchmarks import networks, parts, peers, speed, steps, timing
 
 
 @pytest.fixture(scope="module", params=["B", "C"])
@@ -32,6 +32,23 @@ def test_every_way_spikes_and_learns_as_the_naive_loop(trained):
     for name, way in ways.items():
         equal, difference = steps.parity(way, naive, images, labels)
         assert equal and difference <= 1e-5, name
+
+
+def test_without_any_part_the_network_computes_the_same(trained):
+    network, images, _ = trained
+    with torch.no_grad():
+        wanted = network(images)
+        for name, without in parts.WITHOUT.items():
+            with without():
+                found = network(images)
+            torch.testing.assert_close(found.membrane, wanted.membrane, rtol=1e-4, atol=1e-3, msg=name)
+
+
+def test_what_a_part_gains_is_measured_for_training_and_answering(trained):
+    found = list(parts.gains(*trained, rounds=2))
+    assert {row["task"] for row in found} == {"train", "answer"}
+    assert {row["part"] for row in found} == set(parts.WITHOUT) - {"everything"}
+    assert all(0 < row["low"] <= row["gain"] <= row["high"] for row in found)
 
 
 def test_the_baseline_computes_what_scnn_does(trained):

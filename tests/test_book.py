@@ -548,7 +548,7 @@ def test_the_command_takes_text_as_it_is_written_and_numbers_as_meant(wish, monk
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (wish / "mine.yaml").write_text("rate: 1\nseed: 3\n")
     arguments = ["run", "-f", str(wish / "mine.yaml")]
-    monkeypatch.setattr(book.data, "available", lambda: pytest.fail("a corpus was given"))
+    monkeypatch.setattr(book.data, "default_corpus", lambda: pytest.fail("a corpus was given"))
     for name, value in (("digit", "no"), ("words", "[yes, 7, off]"), ("corpus", "espeak"), ("seed", "5")):
         arguments += ["-p", name, value]
     assert main(arguments, wish) == 0
@@ -622,7 +622,7 @@ def test_wrong_names_stop_the_command_before_anything_runs(project, capsys):
 
 
 def test_the_stand_in_corpus_is_announced_on_the_terminal(project, capsys, monkeypatch):
-    monkeypatch.setattr(book.data, "available", lambda: "espeak")
+    monkeypatch.setattr(book.data, "default_corpus", lambda: "espeak")
     assert main(["run", "3_c"], project) == 0
     assert "Stand-in corpus" in capsys.readouterr().out
     run = nbformat.read(project / rendering.QUICK_RUNS / "3_c.ipynb", as_version=4)

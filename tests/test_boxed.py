@@ -81,13 +81,13 @@ def test_boxed_linear_is_the_same_without_a_gradient(activity, background, clips
 def test_neurons_that_change_are_found(activity):
     share, few = ACTIVITIES[activity]
     values = spikes(torch.Generator().manual_seed(2), share, 6, 5, 100).float()
-    changes = boxed._changes(values)
+    changes = boxed.find_changes(values)
     assert (changes is not None) == few
     if few:
-        where, by = changes
-        assert where.tolist() == (values != values[0]).any(dim=0).nonzero().tolist()
-        difference = (values - values[0])[:, where[:, 0], where[:, 1]]
-        assert torch.equal(torch.from_numpy(by).T, difference)
+        neurons, differences = changes
+        assert neurons.tolist() == (values != values[0]).any(dim=0).nonzero().tolist()
+        difference = (values - values[0])[:, neurons[:, 0], neurons[:, 1]]
+        assert torch.equal(torch.from_numpy(differences).T, difference)
 
 
 def test_the_same_sums_give_the_same_bits():

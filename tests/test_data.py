@@ -22,7 +22,7 @@ import pytest
 import soundfile
 
 from scnn import data, download
-from scnn.data import available, fetch_fsdd, fingerprint, load_corpus, split
+from scnn.data import default_corpus, fetch_fsdd, fingerprint, load_corpus, split
 from scnn.espeak import make
 from scnn.files import cache_dir
 
@@ -214,7 +214,7 @@ def test_download_is_verified_kept_and_used_again(small, serve, recordings):
     corpus = load_corpus("fsdd")
     assert len(corpus) == 72 and len(corpus.lists["test"]) == 60
     assert len(load_corpus("fsdd-1.0.8", download=False)) == 36
-    assert available("fsdd") == "fsdd"
+    assert default_corpus("fsdd") == "fsdd"
     assert server.asked == 1 and left_over(small) == [data.FSDD_FOLDER]
 
 
@@ -428,13 +428,13 @@ def test_killed_download_leaves_nothing_that_counts(small, serve, recordings):
 def test_available_falls_back_with_a_warning_and_asks_once(small, serve):
     server = serve(b"no", status=503)
     with pytest.warns(UserWarning, match=r"fsdd-1.0.8 cannot be had, espeak takes its place: .*503"):
-        assert available() == "espeak"
+        assert default_corpus() == "espeak"
     with pytest.warns(UserWarning, match=r"a moment ago; delete .*fsdd.failed"):
-        assert available() == "espeak"
+        assert default_corpus() == "espeak"
     assert server.asked == 1
     os.utime(small / "fsdd.failed", (0, 0))
     with pytest.warns(UserWarning, match="503"):
-        available()
+        default_corpus()
     assert server.asked == 2
 
 
@@ -442,14 +442,14 @@ def test_available_fails_fast_without_a_network(small, monkeypatch):
     monkeypatch.setattr(data, "FSDD_URL", "http://127.0.0.1:9/nothing-listens-here.tar.gz")
     start = time.perf_counter()
     with pytest.warns(UserWarning, match="espeak takes its place"):
-        assert available() == "espeak"
+        assert default_corpus() == "espeak"
     assert time.perf_counter() - start < 5
 
 
 def test_available_leaves_the_network_alone_when_told(small, serve):
     server = serve(b"")
     with pytest.warns(UserWarning, match="not in the cache"):
-        assert available(download=False) == "espeak"
+        assert default_corpus(download=False) == "espeak"
     assert server.asked == 0
 
 
@@ -468,7 +468,7 @@ def test_scnn_fsdd_names_the_recordings_or_the_folder_above(small, tmp_path, mon
 
 def test_wrong_scnn_fsdd_is_an_error_not_a_fallback(small, tmp_path, monkeypatch):
     monkeypatch.setenv("SCNN_FSDD", str(tmp_path / "nowhere"))
-    for call in (lambda: load_corpus("fsdd"), available):
+    for call in (lambda: load_corpus("fsdd"), default_corpus):
         with pytest.raises(FileNotFoundError, match=r"SCNN_FSDD=.*nowhere: .*not there.*unset it"):
             call()
 

@@ -1,5 +1,6 @@
 """Networks: the notation, and trained networks against a plain loop of snnTorch's units on whole maps."""
 
+import random
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -175,6 +176,61 @@ def test_data_box_holds_all_that_is_not_zero():
     images[0, 1, 3, 4] = -1
     images[2, 0, 5, 8] = 1
     assert data_box(images) == (3, 6, 4, 9)
+
+
+def random_network(draw: random.Random) -> Network:
+    """A network of one to three convolutions and fully connected layers each, with all that they may have."""
+    while True:
+        tokens = []
+        for _ in range(draw.randrange(4)):
+            stride, padding = draw.choice(["", "s2", "s3"]), draw.choice(["", "", "", "p1", "p2"])
+            pool = draw.choice(["", "", "-P2", "-P3s2", "-P2s3"])
+            tokens.append(f"{draw.randint(1, 5)}C{draw.randint(1, 4)}{stride}{padding}{pool}")
+        tokens += [f"{draw.randint(5, 9)}FC" for _ in range(draw.randint(1, 3))]
+        try:
+            return build(
+                "-".join(tokens),
+                num_steps=draw.randint(1, 6),
+                beta=draw.choice([0.0, 0.25, 0.5, 1.0]),
+                threshold=draw.choice([0.25, 0.5, 1.0]),
+                reset=draw.choice(RESETS),
+                input_shape=(draw.randint(1, 2), draw.randint(8, 16), draw.randint(8, 16)),
+                spiking=draw.random() < 0.8,
+                precision=draw.choice(["fp32", "fp32", "int8", "int8-paper", "int4-weights"]),
+                seed=draw.randrange(1000),
+            )
+        except ValueError:  # a map is too small for its layer
+            continue
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_fast_path_computes_what_the_plain_one_does(seed):
+    """On weights and images of few binary digits no sum is rounded: the spikes must be the same to the bit.
+
+    Rounded weights, and the products of a ReLU network, have more digits, so those compute in float64.
+    """
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    network = random_network(draw)
+    exact = network.spiking and not network.recipe.weight_bits
+    images = torch.zeros(draw.randint(1, 5), *network.input_shape)
+    top, left = (draw.randrange(length) for length in images.shape[2:])
+    part = images[..., top : top + draw.randint(1, 9), left : left + draw.randint(1, 9)]
+    part.copy_(torch.randint(-24, 25, part.shape, generator=generator) / 8)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_((parameter * 2**7).round() / 2**6)
+    if not exact:
+        network, images = network.double(), images.double()
+    plain, fast = network.plain(images), network(images)
+    with torch.no_grad():
+        inferred = network(images)
+    tolerance = 0 if exact else 1e-9
+    for each in (fast, inferred):
+        assert (each.spikes is None) == (plain.spikes is None)
+        for found, wanted in zip(each, plain, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+    for found, wanted in zip(gradients(network, fast), gradients(network, plain), strict=True):
+        assert (found - wanted).abs().max() <= 1e-5 * max(wanted.abs().max(), 1e-3)
 
 
 # What follows needs networks whose every layer spikes, also behind the first: an untrained one is silent and

@@ -1,18 +1,40 @@
 """The figures: what is drawn is what was handed in."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.container import BarContainer
+from PIL import Image
 
 from scnn import plots
+from scnn.plots.common import crisp_png
 
 
 @pytest.fixture(autouse=True)
 def closed():
     yield
     plt.close("all")
+
+
+@pytest.mark.parametrize("drawing", ["lines", "map"])
+def test_a_figure_is_kept_crisp_in_few_colours_and_told_how_wide_to_show(drawing):
+    figure, axes = plt.subplots(figsize=(4, 3))
+    if drawing == "lines":
+        axes.plot([0, 1], [0, 1], color="tab:red")
+    else:
+        axes.imshow(np.random.default_rng(0).random((40, 40)))
+    written, shown = crisp_png(figure)
+    exact = io.BytesIO()
+    figure.savefig(exact, dpi=200, facecolor="white", bbox_inches="tight")
+    picture, full = Image.open(io.BytesIO(written)), Image.open(exact).convert("RGB")
+    assert picture.size == full.size
+    assert shown == {"width": picture.width // 2, "height": picture.height // 2}
+    assert len(picture.getcolors()) <= (32 if drawing == "lines" else 64)
+    change = np.subtract(picture.convert("RGB"), full, dtype=float)
+    assert np.abs(change).mean() < 2
 
 
 def test_training_curves_show_the_mean_and_a_band_from_lowest_to_highest():

@@ -97,17 +97,18 @@ def test_what_is_folded_as_an_appendix_is_there():
 
 
 def test_a_wide_figure_is_marked_for_phones():
-    def classes(width):
+    def image(width, metadata=None):
         head = b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR" + width.to_bytes(4, "big")
         drawn = new_output("display_data", {"image/png": base64.b64encode(head).decode()})
+        drawn.metadata = {"image/png": metadata} if metadata else {}
         cells = [new_code_cell("1", outputs=[drawn], metadata={"mystnb": {"image": {"alt": "a line"}}})]
-        image = pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"][0]["metadata"]["mystnb"][
-            "image"
-        ]
-        assert image["alt"] == "a line"
-        return image.get("classes")
+        (cell,) = pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"]
+        return cell["metadata"]["mystnb"]["image"]
 
-    assert classes(800) == "wide" and classes(340) is None
+    assert image(800) == {"alt": "a line", "classes": "wide"}
+    assert image(340) == {"alt": "a line", "width": "340px"}
+    assert image(900, {"width": 450}) == {"alt": "a line", "width": "450px"}
+    assert image(1600, {"width": 800}) == {"alt": "a line", "classes": "wide"}
 
 
 @pytest.mark.parametrize("text", ["98.7 ± 0.57", "97.3", "1,615,606", "–", "-0.1", "98.1 %", "27 ×"])

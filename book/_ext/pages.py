@@ -105,12 +105,16 @@ def _join_folded(cells):
 
 
 def _mark_wide(cell):
-    """Give the picture of a cell the class `wide` if it is; a PNG tells its width in bytes 16 to 19."""
+    """Give the picture of a cell the class `wide` if it is, and else the width at which it is to be shown.
+
+    A PNG tells its width in bytes 16 to 19; one of many pixels has another width beside it.
+    """
     for one in cell["outputs"]:
         if png := one.get("data", {}).get("image/png"):
-            if int.from_bytes(base64.b64decode("".join(png))[16:20], "big") > WIDE:
-                image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
-                image["classes"] = "wide"
+            pixels = int.from_bytes(base64.b64decode("".join(png))[16:20], "big")
+            width = one.get("metadata", {}).get("image/png", {}).get("width", pixels)
+            image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
+            image |= {"classes": "wide"} if width > WIDE else {"width": f"{width}px"}
 
 
 def _findings_first(cells):

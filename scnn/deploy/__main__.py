@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scnn.data import available, load_corpus, split
+from scnn.data import default_corpus, load_corpus, split
 from scnn.deploy import compiler, cost, load_program, measure, report, second
 from scnn.deploy.frontend import pcm
 from scnn.experiment import PRETRAINED
@@ -28,7 +28,7 @@ def main() -> int:
     compiler.require("ziglang", "unicorn", "wasmtime")
     start = time.perf_counter()
     program = load_program(options.network, bits=options.bits, readout=options.readout)
-    corpus = load_corpus(options.corpus or available("fsdd"))
+    corpus = load_corpus(options.corpus or default_corpus("fsdd"))
     clips = [pcm(waveform) for waveform in corpus.waveforms]
     few = range(0, len(clips), max(1, len(clips) // options.clips))
     print(f"{program.architecture}, {len(clips)} recordings of {corpus.name}\n\n{program.proof()}\n")

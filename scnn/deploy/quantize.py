@@ -30,9 +30,9 @@ import torch
 
 from scnn.deploy.frontend import FrontEnd
 from scnn.experiment import Experiment, load_data
-from scnn.models import Layer as Notation
 from scnn.models import Network
 from scnn.neurons import Neuron
+from scnn.notation import Layer as Notation
 from scnn.training import READOUTS, load_network
 
 BITS = (8, 4, 2)

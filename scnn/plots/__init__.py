@@ -6,7 +6,7 @@ is in.
 
 from scnn.plots.common import (
     MODEL_COLORS,
-    compact_figures,
+    crisp_figures,
     feature_image,
     model_name,
     named_players,
@@ -48,9 +48,9 @@ __all__ = [
     "break_even",
     "channel_steps",
     "clipped_gradients",
-    "compact_figures",
     "confidences",
     "confusion",
+    "crisp_figures",
     "feature_image",
     "footprints",
     "gradient_checks",

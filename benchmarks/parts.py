@@ -1,0 +1,84 @@
+"""What each part of the fast path gains: `python -m benchmarks.parts` (minutes)."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from unittest.mock import patch
+
+import pandas as pd
+import torch
+
+from benchmarks.networks import train
+from benchmarks.timing import interleaved, ratios
+from scnn import boxed, data, kernels, models, window
+from scnn.experiment import Experiment, load_data, run
+from scnn.models import Network
+from scnn.training import loss
+
+
+def _box(images: torch.Tensor) -> window.Box:
+    """`scnn.window.data_box`, in operations of PyTorch."""
+    used = (images != 0).any(dim=0).any(dim=0)
+    rows, columns = (used.any(dim=dim).nonzero().flatten().tolist() or [0] for dim in (1, 0))
+    return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+
+
+def _product(values, background, box, size, weight, bias):
+    """`scnn.boxed._infer`, as training computes it."""
+    with torch.enable_grad():
+        return boxed._BoxedLinear.apply(values, background, box, size, weight, bias).detach()
+
+
+WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # each part: the network without it
+    "everything": nullcontext,
+    "data window": partial(patch.object, models, "data_box", lambda images: window.whole(images.shape[2:])),
+    "its search compiled": partial(patch.object, models, "data_box", _box),
+    "changes alone": partial(patch.object, boxed, "SPARSE", 0),
+    "a word without gradient": partial(patch.object, boxed, "_infer", _product),
+    "constants kept": partial(patch.object, kernels, "_constants", kernels._constants.__wrapped__),
+}
+
+
+def gains(network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: int) -> Iterator[dict]:
+    """For each part, how many times as long as with all of them a training step and one word's answer take.
+
+    images, labels: `[N, C, H, W]` and `[N]`, a batch. `gain`, `low` and `high` are median and quartiles of
+    the rounds. A part that gains nothing has about 1.
+    """
+    trained = copy.deepcopy(network)
+    step = train(trained, loss, fused=True)
+
+    def answer() -> None:
+        with torch.no_grad():
+            for image in images:
+                network(image[None])
+
+    for task, work in {"train": lambda: step(images, labels), "answer": answer}.items():
+
+        def once(without: Callable[[], AbstractContextManager], work: Callable[[], object] = work) -> None:
+            with without():
+                work()
+
+        seconds = interleaved({name: partial(once, part) for name, part in WITHOUT.items()}, rounds)
+        for name, found in ratios(seconds, "everything").items():
+            if name != "everything":
+                low, high = 1 / found["ratio_high"], 1 / found["ratio_low"]
+                yield {"task": task, "part": name, "gain": 1 / found["ratio"], "low": low, "high": high}
+
+
+def main(rounds: int = 40) -> None:
+    """Print the gains for the paper's networks, trained for two epochs, on one core."""
+    torch.set_num_threads(1)
+    corpus = data.available()
+    for model in ("A", "B", "C", "CNN"):
+        experiment = Experiment(corpus=corpus, model=model, epochs=2)
+        inputs = load_data(experiment)
+        images, labels = inputs.part(inputs.split.test)
+        network = run(experiment).network().eval()
+        table = pd.DataFrame(gains(network, images[:40], labels[:40], rounds))
+        print(model, table.round(2).to_string(index=False), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The paper's own notation of a network: `"6C3-P2-128FC-10FC"`.
+
+That is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its current, a fully connected
+layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a stride. A unit follows every
+layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the output.
+"""
+
+import re
+from dataclasses import dataclass
+
+ALEXNET = "64C3s2p1-P2-192C3p1-P2-384C3p1-256C3p1-256C3p1-P2-4096FC-4096FC-10FC"
+ZOO = {  # name: (architecture, spiking)
+    "A": ("6C3-16C3-128FC-64FC-10FC", True),
+    "B": ("6C3-128FC-10FC", True),
+    "C": ("6C3-P2-128FC-10FC", True),
+    "CNN": ("6C3-P2-16C3-P2-128FC-64FC-10FC", False),  # the paper's control
+    "LeNet": ("6C5-P2-16C5-P2-120FC-84FC-10FC", False),
+    "AlexNet": (ALEXNET, False),
+    "SpikingAlexNet": (ALEXNET, True),
+    "R": ("16C3s2p1-32C3s2p1-48C3s2p1-52C3s2p1-10FC", True),  # the packaged network, and its teacher
+    "RTeacher": ("24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC", False),
+}
+MOST_LAYERS = 64
+TOKEN = re.compile(
+    r"(?P<channels>\d+)C(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:p(?P<padding>\d+))?"
+    r"|P(?P<pool>\d+)(?:s(?P<pool_stride>\d+))?"
+    r"|(?P<units>\d+)FC"
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected."""
+
+    name: str  # as in the notation, "6C3" or "128FC"
+    units: int  # output channels, or output units
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+    pool: int = 0
+    pool_stride: int = 0
+
+    def convolved(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the convolution of a map of `size`."""
+        return tuple((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
+
+    def pooled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the pooling of a map of `size`."""
+        return tuple((length - self.pool) // self.pool_stride + 1 for length in size) if self.pool else size
+
+
+def parse(architecture: str) -> tuple[Layer, ...]:
+    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
+    if not isinstance(architecture, str) or len(architecture) > 32 * MOST_LAYERS:
+        raise ValueError(f"architecture must be text, of at most {MOST_LAYERS} layers")
+    layers: list[Layer] = []
+    for token in architecture.split("-"):
+        match = TOKEN.fullmatch(token)
+        if match is None:
+            raise ValueError(
+                f"{token!r} in architecture {architecture!r} is not a layer: write "
+                f"6C3 (channels C kernel, then s stride and "
+                f"p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
+            )
+        sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
+        if any(value == 0 for key, value in sizes.items() if key != "padding"):
+            raise ValueError(f"{token!r} in architecture {architecture!r} has a size of 0")
+        if "channels" in sizes:
+            if layers and not layers[-1].kernel:
+                raise ValueError(
+                    f"{token!r} in architecture {architecture!r} follows a fully connected layer"
+                )
+            stride, padding = sizes.get("stride", 1), sizes.get("padding", 0)
+            layers.append(Layer(token, sizes["channels"], sizes["kernel"], stride, padding))
+        elif "pool" in sizes:
+            if not layers or not layers[-1].kernel or layers[-1].pool:
+                raise ValueError(f"{token!r} in architecture {architecture!r} must follow a convolution")
+            last, size = layers.pop(), sizes["pool"]
+            stride = sizes.get("pool_stride", size)
+            layers.append(
+                Layer(
+                    f"{last.name}-{token}", last.units, last.kernel, last.stride, last.padding, size, stride
+                )
+            )
+        else:
+            layers.append(Layer(token, sizes["units"]))
+    if layers[-1].kernel:
+        raise ValueError(
+            f"architecture {architecture!r} must end with a fully connected layer, one unit per class"
+        )
+    return tuple(layers)
+
+
+def ending_in(architecture: str, classes: int) -> str:
+    """The notation with `classes` outputs in place of its own."""
+    return re.sub(r"\d+FC$", f"{classes}FC", architecture)

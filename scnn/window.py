@@ -1,0 +1,136 @@
+"""Maps that are the same everywhere outside a window, and layers that compute little more than the window.
+
+The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that sees
+only padding receives the same current. So a `Patch` holds the activity inside a box of the map, and that of
+all neurons outside it once per channel: the background. `convolve`, `pool` and `linear` take the patch of one
+layer to the current of the next. This changes the order of a few sums and nothing else.
+
+Without it, a training step of Model A takes 3.7 times as long, of B 2.8 times, and of the control CNN 1.2
+times (`python -m benchmarks.parts`, batches of 40 on one core).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from scnn._jit import njit
+from scnn.boxed import Box, Size, boxed_linear
+from scnn.notation import Layer
+
+
+class Patch(NamedTuple):
+    """Activity of a layer: inside a box of its map, and once for all neurons outside it.
+
+    The number of steps S is that of the time steps T, or 1 where the activity is constant over time.
+    """
+
+    values: torch.Tensor  # [S, N, C, h, w]
+    background: torch.Tensor  # [S, C]
+    box: Box  # where in the map the values are
+    size: Size  # of the whole map
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the box is the whole map, so that there is no background."""
+        return self.box == whole(self.size)
+
+    def over(self, box: Box) -> torch.Tensor:
+        """The values over a larger `box`, filled up from the background: `[S, N, C, height, width]`."""
+        if box == self.box:
+            return self.values
+        top, bottom, left, right = box
+        shape = (*self.values.shape[:3], bottom - top, right - left)
+        filled = self.background[:, None, :, None, None].expand(shape).clone()
+        rows = slice(self.box[0] - top, self.box[1] - top)
+        columns = slice(self.box[2] - left, self.box[3] - left)
+        filled[..., rows, columns] = self.values
+        return filled
+
+
+def whole(size: Size) -> Box:
+    """The box of a whole map of `size`."""
+    return 0, size[0], 0, size[1]
+
+
+def cut(images: torch.Tensor, box: Box) -> Patch:
+    """The patch of `images` `[N, C, H, W]`, which are zero outside `box`."""
+    top, bottom, left, right = box
+    return Patch(
+        images[None, ..., top:bottom, left:right],
+        images.new_zeros(1, images.shape[1]),
+        box,
+        (images.shape[2], images.shape[3]),
+    )
+
+
+def data_box(images: torch.Tensor) -> Box:
+    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
+    images = images.detach().cpu()
+    if images.dtype not in (torch.float32, torch.float64):
+        images = images != 0  # numpy knows no bfloat16, and numba no float16
+    top, bottom, left, right = _bounds(images.numpy())
+    return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
+
+
+@njit(nogil=True)
+def _bounds(images: np.ndarray) -> Box:
+    top, bottom, left, right = images.shape[2], 0, images.shape[3], 0
+    for image in range(images.shape[0]):
+        for channel in range(images.shape[1]):
+            for row in range(images.shape[2]):
+                for column in range(images.shape[3]):
+                    if images[image, channel, row, column] != 0:
+                        top, bottom = min(top, row), max(bottom, row + 1)
+                        left, right = min(left, column), max(right, column + 1)
+    return top, bottom, left, right
+
+
+def convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
+    """The current of a convolution without its pooling: in the box of all outputs that see the patch's box.
+
+    `weight` is `[O, C, kernel, kernel]` and `bias` `[O]`. A patch for a layer that pads must be whole, as the
+    zeros of the padding are not the background.
+    """
+    size = layer.convolved(patch.size)
+    outputs, inputs = whole(size), patch.box
+    if not layer.padding:
+        outputs, inputs = _reach(patch.box, layer.kernel, layer.stride, size)
+    values = patch.over(inputs)
+    current = functional.conv2d(values.flatten(0, 1), weight, bias, layer.stride, layer.padding)
+    background = functional.linear(patch.background, weight.sum(dim=(2, 3)), bias)
+    return Patch(current.unflatten(0, values.shape[:2]), background, outputs, size)
+
+
+def pool(patch: Patch, layer: Layer) -> Patch:
+    """The current after the layer's max pooling, if it has one."""
+    if not layer.pool:
+        return patch
+    size = layer.pooled(patch.size)
+    outputs, inputs = _reach(patch.box, layer.pool, layer.pool_stride, size)
+    values = patch.over(inputs)
+    pooled = functional.max_pool2d(values.flatten(0, 1), layer.pool, layer.pool_stride)
+    return Patch(pooled.unflatten(0, values.shape[:2]), patch.background, outputs, size)
+
+
+def linear(patch: Patch, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """The current `[S, N, O]` of a fully connected layer, of `weight` `[O, C * H * W]` and `bias` `[O]`."""
+    return boxed_linear(patch.values, patch.background, patch.box, patch.size, weight, bias)
+
+
+def _reach(box: Box, kernel: int, stride: int, size: Size) -> tuple[Box, Box]:
+    """The box of outputs of a sliding window that see `box`, in a map of `size`, and the inputs they need."""
+    (top, bottom, above, below), (left, right, before, after) = (
+        _span(low, high, kernel, stride, length)
+        for low, high, length in zip(box[::2], box[1::2], size, strict=True)
+    )
+    return (top, bottom, left, right), (above, below, before, after)
+
+
+def _span(low: int, high: int, kernel: int, stride: int, length: int) -> tuple[int, int, int, int]:
+    """Along one side: outputs from the first to behind the last, of `length`, and inputs likewise."""
+    # Not behind `low`, where a stride beyond the kernel puts it: the inputs begin at an output's edge.
+    first = min(max(0, -(-(low - kernel + 1) // stride)), low // stride, length - 1)
+    last = max(first, min((high - 1) // stride, length - 1))
+    return first, last + 1, min(first * stride, low), max(last * stride + kernel, high)
