@@ -169,6 +169,16 @@ def test_footprints_name_every_point():
     assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 97.0]]
 
 
+def test_the_names_of_equal_footprints_do_not_overlap():
+    rows = [("B", f"int4 {way}", 2048, 97.0 + way / 100, 0.5) for way in range(4)]
+    columns = ["model", "label", "bytes", "accuracy", "accuracy_sd"]
+    figure = plots.footprints(pd.DataFrame(rows, columns=columns))
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    tops, bottoms = sorted(box.y1 for box in boxes), sorted(box.y0 for box in boxes)
+    assert all(low > high - 3 for low, high in zip(bottoms[1:], tops[:-1], strict=True))  # pixels
+
+
 def trials() -> pd.DataFrame:
     columns = ["model", "kind", "status", "beta", "num_steps", "threshold", "accuracy", "sparsity_all"]
     rows = [

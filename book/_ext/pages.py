@@ -19,6 +19,8 @@ APPENDIX = {
     "Are these librosa’s features?",
     "Energies of a filter bank",
     "What a checkpoint holds",
+    "Fewer bits",
+    "The control CNN, quantised after its training",
 }  # fold, too
 WIDE = 640  # pixels; on a phone, a figure that is wider scrolls rather than shrinks
 NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # all that a table's cell holds

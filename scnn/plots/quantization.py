@@ -166,21 +166,24 @@ def footprints(table: pd.DataFrame) -> Figure:
         table: a row for each point; `model`, `label`, `bytes`, `accuracy` in % and `accuracy_sd`.
     """
     figure, axes = plt.subplots(figsize=(8, 4.6))
-    for row in table.itertuples():
-        color = MODEL_COLORS[row.model]
-        axes.errorbar(
-            row.bytes / 1024, row.accuracy, row.accuracy_sd, fmt="o", color=color, capsize=2, elinewidth=1
-        )
-        axes.annotate(
-            row.label,
-            (row.bytes / 1024, row.accuracy),
-            (5, 3),
-            textcoords="offset points",
-            size=8,
-            color=color,
-        )
+    kib = table["bytes"].astype(float) / 1024
     stretch_accuracy(axes)
     axes.set(xscale="log", xlabel="packed weights, scales and biases (KiB)", ylabel="accuracy (%)")
+    axes.set_xlim(0.4 * kib.min(), 2 * kib.max())
+    figure.draw_without_rendering()  # places the axes, on which the labels are spread
+    names = []  # on which side of its point a name is, and where, in points
+    for place, row in sorted(zip(kib, table.itertuples(), strict=True), key=lambda one: -one[1].accuracy):
+        color = MODEL_COLORS[row.model]
+        axes.errorbar(place, row.accuracy, row.accuracy_sd, fmt="o", color=color, capsize=2, elinewidth=1)
+        x, y = axes.transData.transform((place, row.accuracy)) * 72 / figure.dpi
+        level = y + 3
+        side = -1 if row.model == "CNN" else 1  # the smallest networks, at the left, are named at their left
+        while any(side == of and abs(x - near) < 75 and abs(level - at) < 9 for of, near, at in names):
+            level -= 1  # below the names that are there
+        names.append((side, x, level))
+        offset = {"xytext": (6 * side, level - y), "textcoords": "offset points"}
+        align = {"size": 8, "color": color, "ha": "right" if side < 0 else "left"}
+        axes.annotate(row.label, (place, row.accuracy), **offset, **align)
     axes.grid(axis="y")
     for model in table["model"].unique():
         axes.plot([], [], "o", color=MODEL_COLORS[model], label=model_name(model))
