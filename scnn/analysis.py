@@ -26,7 +26,14 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def sees_data(network: Network, window: torch.Tensor) -> list[torch.Tensor]:
-    """Which neurons see data, for each layer: bool `[N, C, H, W]`, or `[N, units]` where all of them do."""
+    """Which neurons see data, for each layer: bool `[N, C, H, W]`, or `[N, units]` where all of them do.
+
+    >>> from scnn.models import build
+    >>> window = torch.zeros(1, 32, 32, dtype=torch.bool)
+    >>> window[:, 16, 16] = True  # a pixel, which nine neurons of each channel see
+    >>> [int(each.sum()) for each in sees_data(build("B"), window)]
+    [54, 128, 10]
+    """
     seen = []
     for depth, layer in enumerate(network.layers):
         if layer.kernel:

@@ -99,7 +99,12 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
 
 
 def fit(samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """Samples at `rate` Hz cropped to their loudest `max_seconds` and resampled, as `read_audio` does it."""
+    """Samples at `rate` Hz cropped to their loudest `max_seconds` and resampled, as `read_audio` does it.
+
+    >>> a_second = np.zeros(16_000, np.float32)
+    >>> fit(a_second, 16_000, 8000).shape
+    (8000,)
+    """
     part = _Loudest(max_seconds * rate)
     part.add(samples)
     return _resampled(part.samples(), rate, sample_rate)

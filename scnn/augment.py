@@ -181,7 +181,11 @@ def thinned(waveform: np.ndarray, pole: float) -> np.ndarray:
 
 
 def echoed(waveform: np.ndarray, delay: int, gain: float) -> np.ndarray:
-    """`waveform` and, `delay` samples later, itself again times `gain`."""
+    """`waveform` and, `delay` samples later, itself again times `gain`.
+
+    >>> echoed(np.array([1.0, 0.0, 0.0]), delay=2, gain=0.5).tolist()
+    [1.0, 0.0, 0.5, 0.0, 0.0]
+    """
     sound = np.concatenate([waveform, np.zeros(delay)])
     sound[delay:] += gain * waveform
     return sound

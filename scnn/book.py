@@ -83,6 +83,11 @@ def check(name: str, value: object, valid: Between | range | Collection) -> None
     valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
 
     Raises ValueError, which names the parameter and lists what is valid.
+
+    >>> check("beta", 1.5, Between(0.0, 1.0))
+    Traceback (most recent call last):
+        ...
+    ValueError: beta = 1.5 is not valid; valid: numbers from 0.0 to 1.0
     """
     if isinstance(valid, Between):
         fits = value in valid

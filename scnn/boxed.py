@@ -245,6 +245,10 @@ def boxed_linear(
     their value at every other position of the `size` (height, width); `weight` is `[O, C * height * width]`,
     `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order of the
     sums, and differentiates likewise.
+
+    >>> values, background = torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1)
+    >>> boxed_linear(values, background, (3, 5, 3, 5), (8, 8), torch.ones(1, 64), torch.zeros(1))
+    tensor([[[4.]]])
     """
     compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer
     return compute(values, background, box, tuple(size), weight, bias)

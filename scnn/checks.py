@@ -6,7 +6,13 @@ import numpy as np
 
 
 def whole(name: str, value: int, least: int, most: int) -> int:
-    """`value` as an `int`; `ValueError` naming the parameter unless it is whole and in `least`..`most`."""
+    """`value` as an `int`; `ValueError` naming the parameter unless it is whole and in `least`..`most`.
+
+    >>> whole("num_steps", 0, 1, 1000)
+    Traceback (most recent call last):
+        ...
+    ValueError: num_steps must be a whole number of at least 1, not 0
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if value > most:

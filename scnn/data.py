@@ -203,7 +203,12 @@ def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", down
 
 
 def chosen_from(corpus: Corpus, indices: np.ndarray) -> Corpus:
-    """A corpus of the clips `indices` alone, with all classes and no lists."""
+    """A corpus of the clips `indices` alone, with all classes and no lists.
+
+    >>> corpus = load_corpus("espeak")
+    >>> corpus.classes[:3], len(chosen_from(corpus, np.flatnonzero(corpus.labels == 7)))
+    (('0', '1', '2'), 120)
+    """
     parts = {name: getattr(corpus, name)[indices] for name in ("labels", "speakers", "takes")}
     clips = {name: tuple(getattr(corpus, name)[i] for i in indices) for name in ("waveforms", "names")}
     return replace(corpus, lists={}, **parts, **clips)

@@ -33,6 +33,10 @@ def last_inputs(network: Network, images: torch.Tensor) -> torch.Tensor:
     """What the last layer receives for `images` `[N, C, H, W]`: `[T, N, inputs]`, the spikes before it.
 
     In a ReLU network, and where there is no layer before, it is `[1, N, inputs]` and constant over time.
+
+    >>> from scnn.models import build
+    >>> last_inputs(build("C", num_steps=4), torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([4, 2, 128])
     """
     found = []
     for part in images.split(_BATCH):

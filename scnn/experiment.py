@@ -54,6 +54,9 @@ _FILES = ("experiment.json", "metrics.json", "history.csv", "network.safetensors
 class Experiment:
     """Everything that decides the result of one training; the defaults are the paper's Model B.
 
+    >>> Experiment(corpus="espeak", model="C", seed=1).digest == Experiment(corpus="espeak", model="C").digest
+    False
+
     `corpus` is a name or folder of `scnn.data.load_corpus`; `split`, `test` and `validation` as in
     `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `precision` is a name of
     `scnn.quantization.RECIPES`; with `pretrained` its training starts from the weights of the same

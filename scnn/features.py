@@ -176,6 +176,10 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
     """The image of one waveform, [samples] in [-1, 1] at `sample_rate` Hz, as Images of one clip.
 
     Raises ValueError for a waveform that is empty, silent, not finite, not one-dimensional or not of floats.
+
+    >>> tone = np.sin(2 * np.pi * 440 / 8000 * np.arange(4000))
+    >>> image(tone, 8000, Features()).values.shape
+    torch.Size([1, 1, 32, 32])
     """
     if not 0 < sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate={sample_rate}: must be above 0 Hz and at most {MAX_RATE}")

@@ -92,7 +92,11 @@ def sweep(folder: Path, name: str = "*", seconds: float = _LEFT) -> None:
 
 
 def canonical(content: Any) -> str:
-    """JSON that is the same for equal contents; `ValueError` for numbers that are not finite."""
+    """JSON that is the same for equal contents; `ValueError` for numbers that are not finite.
+
+    >>> canonical({"beta": 0.5, "architecture": "6C3-10FC"})
+    '{"architecture": "6C3-10FC", "beta": 0.5}'
+    """
     return json.dumps(content, sort_keys=True, allow_nan=False)
 
 

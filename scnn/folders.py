@@ -163,7 +163,12 @@ def _check_classes(folder: Path, clips: list[Clip], inside: dict[str, list[Path]
 
 
 def parse_names(paths: Iterable[Path]) -> list[Clip]:
-    """The clips of files named {class}_{speaker}_{take}, sorted. Raises ValueError for another name."""
+    """The clips of files named {class}_{speaker}_{take}, sorted. Raises ValueError for another name.
+
+    >>> [clip] = parse_names([Path("7_jackson_32.wav")])
+    >>> clip.label, clip.speaker, clip.take
+    ('7', 'jackson', 32)
+    """
     return sorted(map(_parse_name, paths))
 
 

@@ -80,6 +80,13 @@ def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: i
     """The recordings that `corpus` has of some `words`, as a folder like those of `record`; the folder.
 
     takes: at most so many of each word and speaker.
+
+    >>> import tempfile
+    >>> from scnn.data import load_corpus
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     words = as_folder(load_corpus("espeak"), ["3", "7"], folder, takes=1)
+    ...     len(list(words.rglob("*.wav")))  # by twelve voices
+    24
     """
     for name in words:
         clips = np.flatnonzero(corpus.labels == corpus.classes.index(name))

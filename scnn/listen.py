@@ -43,6 +43,10 @@ class Gate:
     the f of its end: noise that has set in is part of the floor by then. Segments do not overlap.
 
     sample_rate: Hz, of what `feed` is given.
+
+    >>> gate = Gate(sample_rate=8000)
+    >>> list(gate.feed(np.zeros(8000, np.float32)))  # a second of silence
+    []
     """
 
     def __init__(self, sample_rate: int = 8000) -> None:

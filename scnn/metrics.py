@@ -58,7 +58,12 @@ def layer_costs(network: Network) -> pd.DataFrame:
 
 
 def macs(network: Network) -> int:
-    """Dense multiply-accumulates of one recording, as the paper counts: every layer at every time step."""
+    """Dense multiply-accumulates of one recording, as the paper counts: every layer at every time step.
+
+    >>> from scnn.models import build
+    >>> macs(build("A", num_steps=10))
+    23404400
+    """
     return int(layer_costs(network)["macs"].sum()) * (network.num_steps if network.spiking else 1)
 
 

@@ -300,6 +300,12 @@ def build(
     same. `batch_norm` normalises the current of every layer but the last (Ioffe and Szegedy, 2015), for
     training; `fold` takes it out again. Raises `ValueError` for a notation that cannot be read or has
     another number of outputs, an input too small, or a parameter out of range.
+
+    >>> network = build("6C3-P2-128FC-10FC", num_steps=10)
+    >>> network.num_parameters
+    174278
+    >>> network(torch.zeros(5, 1, 32, 32)).spikes.shape
+    torch.Size([10, 5, 10])
     """
     if architecture in ZOO:
         architecture, default = ZOO[architecture]

@@ -120,6 +120,10 @@ def leaky(
     `current` is `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`. Returns
     spikes and membrane potentials, both `[T, N, ...]`. Follows `snntorch.Leaky` 1.0.0 operation for
     operation, so that both are equal to the bit. `scnn.kernels.leaky` computes the same faster.
+
+    >>> spikes, membrane = leaky(torch.tensor([[0.75]]), num_steps=4)
+    >>> membrane.flatten(), spikes.flatten()
+    (tensor([0.7500, 1.1250, 0.3125, 0.9062]), tensor([0., 1., 0., 0.]))
     """
     steps = check_current(current, num_steps)
     fire = surrogate.fast_sigmoid(slope=neuron.slope)

@@ -50,7 +50,11 @@ class Layer:
 
 
 def parse(architecture: str) -> tuple[Layer, ...]:
-    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place."""
+    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place.
+
+    >>> [(layer.name, layer.units) for layer in parse("6C3-P2-128FC-10FC")]
+    [('6C3-P2', 6), ('128FC', 128), ('10FC', 10)]
+    """
     if not isinstance(architecture, str) or len(architecture) > 32 * MOST_LAYERS:
         raise ValueError(f"architecture must be text, of at most {MOST_LAYERS} layers")
     layers: list[Layer] = []

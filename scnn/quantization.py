@@ -65,7 +65,12 @@ RECIPES = {
 
 
 def recipe(precision: str) -> Recipe:
-    """The recipe of that name; `ValueError` lists the names."""
+    """The recipe of that name; `ValueError` lists the names.
+
+    >>> chosen = recipe("int4-weights")
+    >>> chosen.weight_bits, chosen.per_channel, chosen.membrane_bits
+    (4, True, 0)
+    """
     if precision not in RECIPES:
         raise ValueError(f"precision must be one of {', '.join(RECIPES)}, not {precision!r}")
     return RECIPES[precision]

@@ -18,6 +18,10 @@ def printable(text: object) -> str:
 
 
 def listed(texts: Sequence[str], shown: int = 5) -> str:
-    """How many texts there are, and the first of them."""
+    """How many texts there are, and the first of them.
+
+    >>> listed(["yes", "no", "up"], shown=2)
+    '3: yes; no; and 1 more'
+    """
     more = (f"and {len(texts) - shown} more",) if len(texts) > shown else ()
     return "nothing" if not texts else f"{len(texts)}: {'; '.join((*texts[:shown], *more))}"

@@ -103,6 +103,10 @@ def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
     """Evidence for each class, `[N, classes]`: spikes counted over time, or the membrane's sum over time.
 
     Raises `ValueError` for a readout not in `READOUTS`. A ReLU network has its logits in either case.
+
+    >>> spikes = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]])  # of two classes at two time steps
+    >>> scores(Output(spikes, membrane=spikes))
+    tensor([[1., 2.]])
     """
     if readout not in READOUTS:
         raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {readout!r}")

@@ -169,7 +169,11 @@ def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
 
 
 def digest(said: Said) -> str:
-    """SHA-256 of what one voice said."""
+    """SHA-256 of what one voice said.
+
+    >>> digest((np.array([3]), np.array([0, 1, -1])))[:8]
+    'ce5088ca'
+    """
     lengths, samples = said
     return hashlib.sha256(lengths.astype("<i4").tobytes() + samples.astype("<i2").tobytes()).hexdigest()
 

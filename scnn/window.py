@@ -66,7 +66,13 @@ def cut(images: torch.Tensor, box: Box) -> Patch:
 
 
 def data_box(images: torch.Tensor) -> Box:
-    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero."""
+    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero.
+
+    >>> images = torch.zeros(2, 1, 32, 32)
+    >>> images[:, :, 8:24, 10:20] = 1.0
+    >>> data_box(images)
+    (8, 24, 10, 20)
+    """
     images = images.detach().cpu()
     if images.dtype not in (torch.float32, torch.float64):
         images = images != 0  # numpy knows no bfloat16, and numba no float16

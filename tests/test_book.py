@@ -665,6 +665,11 @@ def test_a_legend_below_args_is_a_legend():
     assert docstrings.convert(plain) == legend
 
 
+def test_an_example_stays_as_it_is():
+    example = [">>> spikes, _ = leaky(*given, num_steps=4)", ">>> spikes", "tensor([0., 1.])"]
+    assert docstrings.convert(["Units:", "", *example]) == ["Units:", "", *example, ""]
+
+
 def test_a_plain_docstring_becomes_restructured_text():
     plain = """Leaky units.
 

@@ -1,8 +1,11 @@
 """The files around the package: one set of versions, a set-up that can be repeated, commands that exist."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,33 @@ def environment() -> tuple[str, list[str]]:
     (python,) = [one for one in listed if isinstance(one, str) and one.startswith("python=")]
     (pip,) = [one["pip"] for one in listed if isinstance(one, dict)]
     return python.removeprefix("python="), pip
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of the modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("folder", ["scnn", "book", "tests"])
+def test_what_is_imported_is_a_declared_dependency(folder):
+    requirements = [*PROJECT["project"]["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]
+    declared = {canonicalize_name(Requirement(one).name) for one in requirements}
+    wheels = packages_distributions()
+    own = {"scnn", "benchmarks", "book"} | {
+        path.stem for name in ("book", "tests") for path in (ROOT / name).rglob("*.py")
+    }
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in imported(path) - own - sys.stdlib_module_names:
+            made = {canonicalize_name(wheel) for wheel in wheels.get(name, ["?"])}
+            assert made & declared, (
+                f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not name"
+            )
 
 
 @pytest.mark.parametrize(

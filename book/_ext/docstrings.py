@@ -1,8 +1,8 @@
 """Sphinx extension: read the package's docstrings, which are written as plain text, as reStructuredText.
 
-They use four conventions: `code` in single backticks, lists with dashes, indented formulas, and a legend of
-lines `name: text` with their continuation indented, perhaps itself indented below `Args:`. Whatever else
-looks like markup is text.
+They use five conventions: `code` in single backticks, lists with dashes, indented formulas, examples after
+`>>>`, and a legend of lines `name: text` with their continuation indented, perhaps itself indented below
+`Args:`. Whatever else looks like markup is text.
 """
 
 import re
@@ -54,7 +54,9 @@ def convert(docstring: list[str]) -> list[str]:
         block = list(group)
         if block[0] == "Args:":
             block = textwrap.dedent("\n".join(block[1:])).split("\n")
-        if all(line.startswith("    ") for line in block):
+        if block[0].startswith(">>> "):
+            written += block
+        elif all(line.startswith("    ") for line in block):
             written += ["::", "", *block]
         elif LEGEND.fullmatch(block[0]) and all(
             LEGEND.fullmatch(line) or line.startswith(" ") for line in block
