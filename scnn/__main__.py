@@ -22,6 +22,7 @@ from scnn.data import CORPORA, load_corpus, read_audio
 from scnn.enrol import described, enrol, labels_of
 from scnn.experiment import PRESETS, PRETRAINED, Experiment, run
 from scnn.features import Features, extract, image, normalize
+from scnn.files import atomic_write
 from scnn.listen import Gate, Segment, microphone
 from scnn.models import ZOO, Network
 from scnn.quantization import RECIPES
@@ -269,8 +270,8 @@ def _train(options: argparse.Namespace) -> int:
     experiment = replace(base, features=features, **others)
     record = run(experiment)
     if options.save is not None:
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record.folder / "network.safetensors", options.save)
+        with atomic_write(options.save) as file:
+            shutil.copyfile(record.folder / "network.safetensors", file)
     _print(record.metrics | {"seconds": record.made["seconds"], "record": str(record.folder)}, options.json)
     return 0
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,18 +67,50 @@ def locked(path: Path) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file to write to, which takes the place of `path` once all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of two containers can share a folder and a number, so the name is drawn at random.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    temporary = _temporary(path)
     try:
         yield temporary
-        with open(temporary, "r+b") as written:  # Windows refuses to flush what is open for reading alone
-            os.fsync(written.fileno())
+        _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(f"{path} could not be written ({error}); it was left as it was") from error
     finally:
         temporary.unlink(missing_ok=True)
     sweep(path.parent, glob.escape(path.name))
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files that belong together into `folder`, which is made if need be; their paths.
+
+    None takes its place before all of them are on the disk, so that a full disk leaves the old ones. Files of
+    the same names are replaced, others stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporaries = {folder / name: _temporary(folder / name) for name in contents}
+    try:
+        for path, temporary in temporaries.items():
+            temporary.write_bytes(contents[path.name])
+            _flush(temporary)
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}); {folder} was left as it was") from error
+    finally:
+        for path, temporary in temporaries.items():
+            temporary.unlink(missing_ok=True)
+            sweep(folder, glob.escape(path.name))
+    return list(temporaries)
+
+
+def _temporary(path: Path) -> Path:
+    # Processes of two containers can share a folder and a number, so the name is drawn at random.
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def _flush(path: Path) -> None:
+    """Have what was written to a file on the disk."""
+    with open(path, "r+b") as written:  # Windows refuses to flush what is open for reading alone
+        os.fsync(written.fileno())
 
 
 def sweep(folder: Path, name: str = "*", seconds: float = _LEFT) -> None:

@@ -1,5 +1,6 @@
 """The C written from a program: the same bits as the reference on every target, and no way to crash it."""
 
+import errno
 import json
 import subprocess
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from scnn import files
 from scnn.__main__ import main
 from scnn.data import ESPEAK_FOLDER, load_corpus
 from scnn.deploy import compiler, convert, cost, emit, load_program, measure, reference, tuned
@@ -291,6 +293,24 @@ def test_tuning_says_what_is_out_of_range(clips):
 def test_export_refuses_what_has_no_integer_form(capsys, network, tmp_path):
     assert main(["export", str(network), "--out", str(tmp_path), "--bits", "3"]) == 1
     assert "bits must be one of 8, 4, 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["c", "wasm"])
+def test_an_export_that_finds_no_room_leaves_the_old_one(to, capsys, network, tmp_path, monkeypatch):
+    export = ["export", str(network), "--to", to, "--out", str(tmp_path / "out")]
+    assert main(export) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    flushed = []
+
+    def full(path):
+        flushed.append(path)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_flush", full)
+    assert main([*export, "--bits", "4"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_trained_recipe_keeps_its_own_weights():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scnn.files import atomic_write, cache_dir, locked, sweep
+from scnn.files import atomic_write, cache_dir, locked, sweep, write_together
 
 
 def loop(path: Path) -> None:
@@ -47,6 +47,22 @@ def test_a_file_is_written_whole_or_left_as_it_was(tmp_path):
             file.write_text("half of the sec")
             raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path):
+    resource = pytest.importorskip("resource")  # not on Windows
+    folder = tmp_path / "new"
+    old = {"a": b"first", "b": b"second"}
+    assert write_together(folder, old) == [folder / "a", folder / "b"]
+    (folder / "other").write_text("the user's")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"b could not .* \(.*too large.*\); .*new was left as it was"):
+            write_together(folder, {"a": b"third", "b": bytes(20_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == old | {"other": b"the user's"}
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
 from scnn.deploy.quantize import Program, most_steps
+from scnn.files import write_together
 
 CORES = {"cortex_m4": "thumb-freestanding-eabihf", "cortex_m7": "thumb-freestanding-eabihf"}
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -60,18 +61,18 @@ def bare_wasm(exports: Sequence[str]) -> list[str]:
 
 
 def export_c(program: Program, folder: Path | str) -> list[Path]:
-    """The C sources of `program` in `folder`, a linker script for a Cortex-M among them; what was written."""
-    emit(program, folder)
-    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".c", ".h", ".md"))
+    """The C sources of `program` in `folder`, all of them or none; what was written."""
+    with tempfile.TemporaryDirectory() as work:
+        emit(program, work)
+        return write_together(
+            Path(folder), {path.name: path.read_bytes() for path in sorted(Path(work).iterdir())}
+        )
 
 
 def export_wasm(program: Program, folder: Path | str) -> list[Path]:
     """`scnn.wasm` and `scnn.mjs`, which loads it in a page or in Node, in `folder`; what was written."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scnn.wasm").write_bytes(wasm(program))
-    (folder / "scnn.mjs").write_text((SOURCES / "scnn.mjs").read_text())
-    return [folder / "scnn.mjs", folder / "scnn.wasm"]
+    files = {"scnn.mjs": (SOURCES / "scnn.mjs").read_bytes(), "scnn.wasm": wasm(program)}
+    return write_together(Path(folder), files)
 
 
 def wasm(program: Program) -> bytes:

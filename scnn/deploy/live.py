@@ -27,6 +27,7 @@ from scnn.deploy.emit import SOURCES
 from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program, most_steps
 from scnn.experiment import PRETRAINED
+from scnn.files import write_together
 from scnn.metrics import layer_costs
 from scnn.training import load_network
 
@@ -110,7 +111,6 @@ def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], so
 
     `source` says where the samples are from. Raises as `about`.
     """
-    folder = Path(folder)
     known = about(network, [sample.pcm for sample in samples])
     clips = [
         {"title": title, "label": label, "samples": base64.b64encode(said.astype("<i2").tobytes()).decode()}
@@ -123,19 +123,14 @@ def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], so
         "network.js": f"globalThis.scnnNetwork = {json.dumps(known, indent=1)};\n",
         "samples.js": f"globalThis.scnnSamples = {json.dumps(recordings, indent=1)};\n",
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in files]
+    return write_together(Path(folder), {name: text.encode() for name, text in files.items()})
 
 
 def write_page(folder: Path | str, title: str, introduction: str) -> Path:
     """`index.html` beside what `write` has written: a page that opens without a server."""
     text = (PAGE / "index.html").read_text()
     text = text.replace("@TITLE@", html.escape(title)).replace("@INTRODUCTION@", html.escape(introduction))
-    path = Path(folder) / "index.html"
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_together(Path(folder), {"index.html": text.encode()})[0]
 
 
 def digits() -> list[Sample]:
