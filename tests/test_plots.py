@@ -227,6 +227,15 @@ def test_a_word_on_a_device_shows_the_image_and_every_layer():
     assert units.images[0].get_array().tolist() == [[0, 1, 2, 3, 4]]
 
 
+def test_the_gain_of_spikes_shrinks_as_more_is_counted():
+    times = pd.DataFrame({"twin": [6.0, 2.0], "CNN": [3.0, 0.9]}, index=["arithmetic", "all"])
+    _, axes = plt.subplots()
+    plots.shrinking_gain(axes, times)
+    assert [bar.get_height() for bar in axes.patches] == [6.0, 2.0, 3.0, 0.9]
+    assert [text.get_text() for text in axes.texts] == ["6.0×", "2.0×", "3.0×", "0.9×"]
+    assert axes.patches[0].get_x() < 0 < axes.patches[2].get_x() + axes.patches[2].get_width()
+
+
 def test_break_even_lines_end_at_the_dense_layer():
     points = pd.DataFrame({"layer": "2C3", "active": [0.1, 0.3], "instructions": [30, 70]})
     lines = pd.DataFrame({"slope": [2.0], "base": [0.1], "active": [0.45]}, index=["2C3"])

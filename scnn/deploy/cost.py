@@ -20,6 +20,7 @@ PICOJOULES = {
     "access": 10.0,  # of 32 bits in a memory of 32 kB: half of what 64 bits take
     "instruction": 70.0,
 }
+WAYS = ("arithmetic", "memory", "processor", "word")  # of counting energy
 
 
 class Word(NamedTuple):
@@ -55,15 +56,18 @@ def _of_network(names: Sequence[str]) -> list[str]:
 
 
 def energy(additions: float, multiplications: float, cost: Word) -> dict[str, float]:
-    """Energy of one answer in nJ, in three ways of counting, each with all that the one before it has.
+    """Energy of one answer in nJ, in four ways of counting, each with all that the one before it has.
 
     "arithmetic" are the additions and multiplications alone, which is what is usually compared; "memory" adds
-    each load and store; "processor" each instruction.
+    each load and store of the network; "processor" each of its instructions; "word" those of the front end.
     """
     arithmetic = additions * PICOJOULES["addition"] + multiplications * PICOJOULES["multiplication"]
     memory = arithmetic + cost.accesses * PICOJOULES["access"]
     processor = memory + cost.network * PICOJOULES["instruction"]
-    return {"arithmetic": arithmetic / 1e3, "memory": memory / 1e3, "processor": processor / 1e3}
+    whole = processor + cost.front_end * PICOJOULES["instruction"]
+    return {
+        name: value / 1e3 for name, value in zip(WAYS, (arithmetic, memory, processor, whole), strict=True)
+    }
 
 
 def by_activity(

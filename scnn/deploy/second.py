@@ -30,6 +30,7 @@ BOARDS = {
     "cortex_m7": ("cortex-m7", "mps2-an500"),
     "cortex_m0plus": ("cortex-m0plus", "mps2-an385"),
 }
+_COLUMNS = ("recordings", "different", "instructions", "unicorn", "miscounted", "word")
 _BATCH = str(SOURCES / "batch.c")
 _CHECKED = ("-O2", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -134,7 +135,7 @@ def compare(
             rows[compiler]["instructions"] = Computer(program, folder, compiler, ["-O2"]).instructions(some)
     absent += missing("valgrind")
     if lacking := missing("arm-none-eabi-gcc", "qemu-system-arm"):
-        return pd.DataFrame(rows).T, absent + lacking
+        return pd.DataFrame(rows, index=_COLUMNS).T, absent + lacking
     for core in BOARDS:
         board = Board(program, folder, core)
         answers, counts = board.answers(clips)
@@ -147,4 +148,4 @@ def compare(
         rows[core]["unicorn"] = np.mean(again)
         rows[core]["miscounted"] = sum(counts[i] != n for i, n in zip(few, again, strict=True))
         rows[core]["word"] = np.mean(again) - np.mean(own)
-    return pd.DataFrame(rows).T, absent
+    return pd.DataFrame(rows, index=_COLUMNS).T, absent

@@ -13,7 +13,7 @@ from scnn.plots.common import (
     signed,
     stretch_accuracy,
 )
-from scnn.plots.device import break_even, word_on_device
+from scnn.plots.device import break_even, shrinking_gain, word_on_device
 from scnn.plots.features import image_steps, players, read_outs, trimmed
 from scnn.plots.layers import ZERO_ORIGINS, channel_steps, layer_steps, zero_origins
 from scnn.plots.neurons import membrane_trace, raster
@@ -68,6 +68,7 @@ __all__ = [
     "recipe_histories",
     "search_projections",
     "search_space",
+    "shrinking_gain",
     "signed",
     "speedups",
     "stretch_accuracy",

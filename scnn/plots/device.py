@@ -50,3 +50,21 @@ def break_even(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, dense: Map
     axes.set(xlabel="inputs that spike at least once (%)", ylabel="instructions / ReLU layer's")
     axes.set(xlim=(0, 100), ylim=(0, None))
     axes.legend(loc="lower right")
+
+
+def shrinking_gain(axes: Axes, times: pd.DataFrame) -> None:
+    """Draw how many times the energy of a spiking network others take, by how much of it is counted.
+
+    Args:
+        axes: where to draw.
+        times: a row for each way of counting, from the least to all, and a column for each other network.
+    """
+    width = 0.8 / len(times.columns)
+    for number, (name, values) in enumerate(times.items()):
+        at = np.arange(len(values)) + (number - (len(times.columns) - 1) / 2) * width
+        bars = axes.bar(at, values, 0.9 * width, color=f"C{number}", label=name)
+        axes.bar_label(bars, [f"{value:.1f}×" for value in values], padding=2)
+    axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
+    axes.set_xticks(range(len(times)), times.index)
+    axes.set(ylabel="energy / spiking network's", ylim=(0, 1.12 * times.to_numpy().max()))
+    axes.legend()
