@@ -161,6 +161,15 @@ def summary(table: pd.DataFrame, by: list[str], of: list[str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1)[["n", *order]]
 
 
+def with_deviation(mean: pd.Series, deviation: pd.Series, digits: int = 1, more: int = 0) -> pd.Series:
+    """Cells such as "98.7 ± 0.49": `digits` decimals of the mean, `more` than these of the deviation.
+
+    A deviation that is NaN is left out, as of a single training; a mean that is NaN gives "–".
+    """
+    texts = mean.map(f"{{:.{digits}f}}".format) + deviation.map(f" ± {{:.{digits + more}f}}".format)
+    return texts.str.replace(" ± nan", "").where(mean.notna(), "–")
+
+
 def _count(spikes: torch.Tensor) -> tuple[float, float, float, int]:
     """Of spikes [T, neurons]: their sum per time step, neurons never and always spiking, and neurons."""
     counts = (spikes > 0).sum(dim=0)

@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
-from scnn.metrics import activity, calibration, confusion, layer_costs, macs, sparsity, summary, window_of
+from scnn.metrics import (
+    activity,
+    calibration,
+    confusion,
+    layer_costs,
+    macs,
+    sparsity,
+    summary,
+    window_of,
+    with_deviation,
+)
 from scnn.models import Network, build
 from scnn.neurons import Output
 
@@ -187,3 +197,9 @@ def test_calibration_compares_confidence_and_accuracy():
     assert rows["accuracy"].tolist() == [0.0, 0.75, 1.0]
     assert rows["confidence"].tolist() == pytest.approx([0.05, 0.84, 1.0])
     assert error == pytest.approx((0.05 + 4 * 0.09 + 0) / 6)
+
+
+def test_cells_leave_out_what_is_not_known():
+    mean, deviation = pd.Series([98.73, 97.3, np.nan]), pd.Series([0.492, np.nan, np.nan])
+    assert with_deviation(mean, deviation, more=1).tolist() == ["98.7 ± 0.49", "97.3", "–"]
+    assert with_deviation(mean, deviation, digits=0).tolist() == ["99 ± 0", "97", "–"]
