@@ -75,9 +75,9 @@ def lively(notation: str, seed: int = 0, **options) -> Network:
     """A network of random weights on a grid, so that a float32 sum of them is exact in any order."""
     network = build(notation, seed=seed, **ZERO | {"num_steps": 5} | options)
     with torch.no_grad():
-        for module in network.weights:
-            for tensor in filter(lambda each: each is not None, (module.weight, module.bias)):
-                tensor.copy_(torch.round(tensor * 128) / 64)
+        for index, module in enumerate(network.weights):
+            module.weight.copy_(torch.round(module.weight * (256 if index else 128)) / 64)
+            module.bias.copy_(torch.round(module.bias.abs() * 128) / 64)
     return network
 
 
@@ -115,14 +115,14 @@ def drawn(seed: int) -> Network:
     )
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(20))
 def test_every_layer_spikes_as_nirs_equations_say_and_comes_back(seed, tmp_path):
     network = drawn(seed)
     ours.write(network, tmp_path / "a.nir")
     graph = nir.read(tmp_path / "a.nir")
     given = images(network, 3, seed)
     traces = network.trace(given)
-    assert traces[0].spikes.mean() > 0
+    assert all(trace.spikes.any() for trace in traces)
     for index, image in enumerate(given.numpy()):
         found = spikes_of(simulate(graph, image, network.num_steps), len(traces))
         for trace, spikes in zip(traces, found, strict=True):
