@@ -1,5 +1,6 @@
 """Words in a stream of sound: a microphone, and a gate that opens for what is louder than the background."""
 
+import math
 import queue
 from collections import deque
 from collections.abc import Iterator
@@ -8,16 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 import soxr
-from scipy.signal import butter, sosfilt, sosfilt_zi
 
-# Levels are powers of frames of 10 ms, and ratios of them.
+from scnn.deploy.frontend import pcm
+
+# Frames are of 10 ms. Levels are sums of their energies, in whole numbers, so that every machine has the same.
 _FRAMES = 100  # a second
 _HIGHPASS = 150  # Hz: below are hum, wind and rumble, and the offset of a sound card
-_OPEN, _CLOSE = 10**0.7, 10**0.4  # 7 and 4 dB above the floor
+_COEFFICIENT, _FRACTION = 22, 10  # bits behind the point: of the filter's coefficients, and of its samples
+_OPEN, _CLOSE = 6, 3  # in 1/4 floors, of ten frames where a level is of three: 7 and 4 dB above the floor
 _QUIET = 10**-5.5  # the floor that is expected (-55 dB of full scale) before one is known
 _LOWEST = 10**-7.0  # no floor is lower (-70 dB)
-_SHORT, _LONG = 3, 10  # frames over which the level and the floor are averaged
-_MEMORY = 150  # frames in which the floor is looked for: longer than a word
+_SHORT, _LONG = 3, 10  # frames over which the level and the floor are summed
+_MEMORY = 15  # tens of frames in which the floor is looked for: longer than a word
 _KNOWN = 30  # frames after which it is known
 _HANGOVER = 25  # quiet frames that end a word: longer than the pause before the t of "eight"
 _BEFORE, _AFTER = 12, 8  # frames that are kept before the gate opens, as an f or th is weak, and at the end
@@ -34,13 +37,19 @@ class Segment(NamedTuple):
 class Gate:
     """A voice-activity gate: one segment for each word in a stream of samples.
 
-    The level p[n] is the power above 150 Hz of frames of 10 ms, averaged over 30 ms. The floor is
+    It hears int16 samples x, in whole numbers alone; `>>` rounds down. A high-pass of second order leaves
 
-        f[n] = min over 1.5 s of the power averaged over 100 ms, and at least -70 dB of full scale
+        y[n] = D + 2 y[n-1] - y[n-2] - (g D >> 22) - (e y[n-1] >> 22) + (h y[n-2] >> 22)
+        where D = (x[n] - 2 x[n-1] + x[n-2]) << 10
 
-    A segment begins 120 ms before p > f + 7 dB and ends 80 ms after the last p > f + 4 dB, once 250 ms passed
-    without one, or after 2.5 s. It is given only if it was above f + 7 dB for 60 ms or longer, and once above
-    the f of its end: noise that has set in is part of the floor by then. Segments do not overlap.
+    The energy of a frame of 10 ms is the sum of (y >> 10)^2. The level p is that of the last 3 frames, and
+    the floor
+
+        f = min over 1.5 s of the energy of 10 frames, and at least -70 dB of full scale
+
+    A segment begins 120 ms before 4 p > 6 f (7 dB) and ends 80 ms after the last 4 p > 3 f (4 dB), once
+    250 ms passed without one, or after 2.5 s. It is given only if it was above 6 f for 60 ms or longer, and
+    once above the 6 f of its end: noise that has set in is part of the floor by then. Segments do not overlap.
 
     sample_rate: Hz, of what `feed` is given.
 
@@ -53,77 +62,104 @@ class Gate:
         if sample_rate < 1000:
             raise ValueError(f"sample_rate={sample_rate}: must be 1000 Hz or more")
         self.sample_rate = sample_rate
-        self._length = sample_rate // _FRAMES
-        self._filter = butter(2, _HIGHPASS, "highpass", fs=sample_rate, output="sos")
-        self._state: np.ndarray | None = None
+        self.length = sample_rate // _FRAMES
+        self.coefficients = _highpass(sample_rate)
+        self.quiet, self.lowest = (
+            round(share * 2**30 * _LONG * self.length) for share in (_QUIET, _LOWEST)
+        )  # as energies of ten frames
         self._kept = np.zeros(0, dtype=np.float32)  # samples from frame `_first` on
-        self._rest = np.zeros(0)  # filtered samples that do not fill a frame yet
+        self._state: tuple[int, int, int, int] | None = None  # of the filter: x and y, of the last two samples
+        self._energy = self._filled = 0  # of the frame that is not complete yet, and its samples
         self._first = self._next = 0  # frames: the first that is kept, and the next to be looked at
-        self._powers: deque[float] = deque(maxlen=_LONG)
-        self._floors: deque[float] = deque(maxlen=_MEMORY)
+        self._energies: deque[int] = deque(maxlen=_LONG)
+        self._floors: deque[int] = deque(maxlen=_MEMORY)
         self._free = 0  # the frame from which on nothing belongs to a segment yet
         self._opened: int | None = None
 
     def feed(self, samples: np.ndarray) -> list[Segment]:
         """The segments that these further samples complete: float in [-1, 1], or int16."""
         samples = np.asarray(samples)
+        whole = samples
         if samples.dtype == np.int16:
             samples = samples / np.float32(32768)
         if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
             raise ValueError(
                 f"samples {samples.dtype} {list(samples.shape)}: must be float or int16 [samples]"
             )
-        if not len(samples):
-            return []
+        if whole.dtype != np.int16:
+            whole = pcm(samples)
         self._kept = np.concatenate([self._kept, samples.astype(np.float32)])
-        if self._state is None:
-            self._state = sosfilt_zi(self._filter) * samples[0]
-        filtered, self._state = sosfilt(self._filter, samples.astype(np.float64), zi=self._state)
-        filtered = np.concatenate([self._rest, filtered])
-        whole = len(filtered) // self._length * self._length
-        self._rest = filtered[whole:]
-        found = []
-        for power in (filtered[:whole].reshape(-1, self._length) ** 2).mean(axis=1).tolist():
-            found += self._step(power)
-            self._next += 1
+        found, heard, begin = [], whole.tolist(), 0
+        while begin < len(heard):
+            end = begin + self.length - self._filled
+            self._hear(heard[begin:end])
+            begin = end
+            if self._filled == self.length:
+                found += self._step()
+                self._next += 1
+                self._energy = self._filled = 0
         keep = (self._next if self._opened is None else self._opened) - _BEFORE
         if keep > self._first:
-            self._kept = self._kept[(keep - self._first) * self._length :]
+            self._kept = self._kept[(keep - self._first) * self.length :]
             self._first = keep
         return found
 
     def flush(self) -> list[Segment]:
         """The segment that the end of the stream completes, if there is one."""
-        return [] if self._opened is None else self._end()
+        return [] if self._opened is None else self._end(self._next)
 
-    def _step(self, power: float) -> list[Segment]:
-        self._powers.append(power)
-        recent = list(self._powers)
-        level = sum(recent[-_SHORT:]) / min(len(recent), _SHORT)
-        self._floors.append(sum(recent) / len(recent))
-        self._floor = max(min(self._floors), _LOWEST)
-        if len(self._floors) < _KNOWN:
-            self._floor = min(self._floor, _QUIET)
+    def _hear(self, samples: list[int]) -> None:
+        """Add the energy of samples above 150 Hz to that of the frame."""
+        x1, x2, y1, y2 = self._state or (samples[0], samples[0], 0, 0)
+        g, e, h = self.coefficients
+        for x in samples:
+            d = (x - 2 * x1 + x2) << _FRACTION
+            lost = (g * d >> _COEFFICIENT) + (e * y1 >> _COEFFICIENT) - (h * y2 >> _COEFFICIENT)
+            y1, y2 = d + 2 * y1 - y2 - lost, y1
+            x1, x2 = x, x1
+            self._energy += (y1 >> _FRACTION) ** 2
+        self._state = x1, x2, y1, y2
+        self._filled += len(samples)
+
+    def _step(self) -> list[Segment]:
+        self._energies.extend([self._energy] * (1 if self._energies else _LONG))
+        level, floor = sum(list(self._energies)[-_SHORT:]), sum(self._energies)
+        if self._next % _LONG == 0:
+            self._floors.append(floor)
+        self._floors[-1] = min(self._floors[-1], floor)
+        self._floor = max(min(self._floors), self.lowest)
+        if self._next < _KNOWN:
+            self._floor = min(self._floor, self.quiet)
         if self._opened is None:
-            if level <= _OPEN * self._floor:
+            if 4 * level <= _OPEN * self._floor:
                 return []
-            self._opened, self._peak, self._above = self._next, 0.0, 0
-        if level > _CLOSE * self._floor:
+            self._opened, self._peak, self._above = self._next, 0, 0
+        if 4 * level > _CLOSE * self._floor:
             self._last = self._next
-        self._above += level > _OPEN * self._floor
+        self._above += 4 * level > _OPEN * self._floor
         self._peak = max(self._peak, level)
         if self._next - self._last >= _HANGOVER or self._next - self._opened >= _LONGEST:
-            return self._end()
+            return self._end(self._next + 1)
         return []
 
-    def _end(self) -> list[Segment]:
-        start, end = max(self._opened - _BEFORE, self._free, self._first), self._last + 1 + _AFTER
+    def _end(self, heard: int) -> list[Segment]:
+        """The open segment, if it is one, when so many frames have been heard."""
+        start, end = max(self._opened - _BEFORE, self._free, 0), min(self._last + 1 + _AFTER, heard)
         self._opened = None
-        if self._above < _SHORTEST or self._peak <= _OPEN * self._floor:
+        if self._above < _SHORTEST or 4 * self._peak <= _OPEN * self._floor:
             return []
-        part = slice((start - self._first) * self._length, (end - self._first) * self._length)
+        part = slice((start - self._first) * self.length, (end - self._first) * self.length)
         self._free = end
-        return [Segment(start * self._length / self.sample_rate, self._kept[part].copy())]
+        return [Segment(start * self.length / self.sample_rate, self._kept[part].copy())]
+
+
+def _highpass(sample_rate: int) -> tuple[int, int, int]:
+    """What Butterworth's filter b (1 - 2/z + 1/z^2) / (1 + a/z + c/z^2) lacks to b = 1, a = -2 and c = 1."""
+    k = math.tan(math.pi * _HIGHPASS / sample_rate)
+    b = 1 / (1 + math.sqrt(2) * k + k * k)
+    lacking = 1 - b, 2 - 2 * (1 - k * k) * b, 2 * math.sqrt(2) * k * b
+    g, e, h = (round(value * 2**_COEFFICIENT) for value in lacking)
+    return g, e, h
 
 
 @contextmanager

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scnn.deploy import reference
+from scnn import listen
+from scnn.deploy import reference, stream
 from scnn.deploy.frontend import PEAK_SHIFT, QUIETER, RANGE
 from scnn.deploy.quantize import LANES, Layer, Program
 
 SOURCES = Path(__file__).parent / "c"
-COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "main.c")
+COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "scnn_stream.c", "main.c")
 CORE = ("scnn_frontend.c", "scnn_network.c")  # what an application compiles
+STREAM = "scnn_stream.c"  # and this one if it listens to a stream
+_GATE = "fraction open close short long memory known hangover before after shortest longest"
 _RESETS = ("none", "subtract", "zero")
 _NORMALIZATIONS = ("fixed", "clip", "band", "peak")
 _STRUCT = """struct scnn_layer {
@@ -107,6 +110,7 @@ def _model(program: Program, table: Tables) -> str:
         "MOST_PATCH16": max(2, patch + patch % 2),
         "ODD_BYTES": max(sizes[0::2], default=1),
         "EVEN_BYTES": max(sizes[1::2], default=1),
+        **_stream(program),
     }
     names = ", ".join(f'"{_escaped(name)}"' for name in program.classes)
     parts = [
@@ -126,12 +130,37 @@ def _model(program: Program, table: Tables) -> str:
         "#ifdef SCNN_FRONTEND_TABLES",
         *_front_end_tables(program, table),
         "#endif",
+        "#ifdef SCNN_STREAM_TABLES",
+        table("scnn_powers", stream.POWERS, "uint16"),
+        table("scnn_gains", stream.gains(program)[0], "int32"),
+        "#endif",
         "#ifdef SCNN_LAYER_TABLES",
         *(_layer(program, index, table) for index in range(len(layers))),
         "#endif",
         "#endif\n",
     ]
     return "\n\n".join(parts)
+
+
+def _stream(program: Program) -> dict[str, int | str]:
+    """What the gate and the confidence are made with."""
+    gate = listen.Gate(program.front_end.sample_rate)
+    spare = 32 - listen._COEFFICIENT  # a shift by 32 is none: it takes the upper half
+    if max(gate.coefficients) << spare >= 2**31:
+        spare = 0
+    g, e, h = (value << spare for value in gate.coefficients)
+    return {
+        **{name.upper(): getattr(listen, f"_{name.upper()}") for name in _GATE.split()},
+        "FRAME_SAMPLES": gate.length,
+        "HIGHPASS_SHIFT": listen._COEFFICIENT + spare,
+        "HIGHPASS_G": g,
+        "HIGHPASS_E": e,
+        "HIGHPASS_H": h,
+        "QUIET": f"{gate.quiet}u",
+        "LOWEST": f"{gate.lowest}u",
+        "GAINS_SHIFT": stream.gains(program)[1],
+        "REFUSE": stream.least(program),
+    }
 
 
 def _front_end_tables(program: Program, table: Tables) -> list[str]:
@@ -284,10 +313,11 @@ def _escaped(text: str) -> str:
 
 def _readme(program: Program, sizes: dict[str, int]) -> str:
     f = program.front_end.features
-    groups = {"front end": 0} | {layer.name: 0 for layer in program.layers}
+    groups = {"front end": 0} | {layer.name: 0 for layer in program.layers} | {"stream": 0}
     for name, size in sizes.items():
-        number = name.split("_")[1]
-        groups[program.layers[int(number) - 1].name if number.isdigit() else "front end"] += size
+        part = name.split("_")[1]
+        part = "stream" if part in ("powers", "gains") else "front end" if not part.isdigit() else part
+        groups[program.layers[int(part) - 1].name if part.isdigit() else part] += size
     rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
     return f"""# {program.architecture} in C
 

@@ -34,7 +34,8 @@ from scnn.training import load_network
 PAGE = Path(__file__).parent / "page"
 MODULES = (SOURCES / "scnn.mjs", PAGE / "gate.mjs", PAGE / "network.mjs", PAGE / "live.mjs")
 GATE = (
-    "frames highpass open close quiet lowest short long memory known hangover before after shortest longest"
+    "frames highpass coefficient fraction open close quiet lowest short long memory known hangover before "
+    "after shortest longest"
 )
 FSDD = (
     "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), "

@@ -20,8 +20,9 @@ import pandas as pd
 
 from scnn.deploy import reference
 from scnn.deploy.compiler import WARNINGS, ZIG, bare_cortex_m, bare_wasm, compile_c, shared_library
-from scnn.deploy.emit import CORE, SOURCES, emit, traced_bytes
+from scnn.deploy.emit import CORE, SOURCES, STREAM, emit, traced_bytes
 from scnn.deploy.quantize import Program
+from scnn.deploy.stream import Word
 
 RAM = 0x20000000  # where it begins
 SAMPLES = 65_536  # of the longest recording that the harness has room for
@@ -41,6 +42,7 @@ class Target:
     """A compiled program in `folder`; `run` gives its `Outcome` for samples, int16 [n].
 
     `command` is the compiler; `others` are sources and libraries besides the program and the harness.
+    With `streaming` it hears a stream as well: `hear` some samples of it, and `finish` at its end.
     """
 
     def __init__(
@@ -51,11 +53,14 @@ class Target:
         name: str,
         command: Sequence[str] = ZIG,
         others: Sequence[str] = (),
+        streaming: bool = False,
     ):
         self.program, self.path = program, Path(folder) / name
         emit(program, folder)
         defines = [f"-DHARNESS_SAMPLES={SAMPLES}", f"-DHARNESS_LOG={traced_bytes(program)}", "-DSCNN_TRACE"]
-        sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in CORE)]
+        defines += ["-DHARNESS_STREAM"] if streaming else []
+        core = (*CORE, STREAM) if streaming else CORE
+        sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in core)]
         arguments = [*flags, *WARNINGS, *defines, f"-I{folder}", *sources, *others, "-o", str(self.path)]
         compile_c(arguments, command)
 
@@ -63,18 +68,40 @@ class Target:
         if len(pcm) > SAMPLES:
             raise ValueError(f"pcm has {len(pcm)} samples: the harness has room for {SAMPLES}")
         self._write(np.ascontiguousarray(pcm, dtype="<i2").tobytes())
-        answer = self._call(len(pcm))
+        answer = self._call("harness_run", len(pcm))
         classes = len(self.program.classes)
         scores = struct.unpack(f"<{classes}i", self._read("scnn_scores", 4 * classes))
         (logged,) = struct.unpack("<i", self._read("scnn_logged", 4))
         return Outcome(answer, list(scores), self._read("scnn_log", logged))
 
+    def hear(self, pcm: np.ndarray) -> list[Word]:
+        """The words that further samples of a stream, int16 [n], complete."""
+        words = []
+        while len(pcm):
+            part = np.ascontiguousarray(pcm[:SAMPLES], dtype="<i2")
+            self._write(part.tobytes())
+            pcm = pcm[self._call("harness_hear", len(part)) :]
+            words += self._heard()
+        return words
+
+    def finish(self) -> list[Word]:
+        """The word that the end of the stream completes, if there is one."""
+        self._call("harness_hear", -1)
+        return self._heard()
+
+    def _heard(self) -> list[Word]:
+        start, length, answer, confidence, sure = struct.unpack("<IIiii", self._read("scnn_heard", 20))
+        return [] if answer < 0 else [Word(start, length, answer, confidence, bool(sure))]
+
 
 class Host(Target):
     """On this machine. `flags` are more options for the compiler, such as sanitizers."""
 
-    def __init__(self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",)):
-        super().__init__(program, folder, [*flags, *shared_library()], "host.so")
+    def __init__(
+        self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",), streaming: bool = False
+    ):
+        name = "stream.so" if streaming else "host.so"
+        super().__init__(program, folder, [*flags, *shared_library()], name, streaming=streaming)
         self._library = ctypes.CDLL(str(self.path))
 
     def _write(self, data: bytes) -> None:
@@ -83,8 +110,8 @@ class Host(Target):
     def _read(self, name: str, size: int) -> bytes:
         return ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(self._library, name)), size)
 
-    def _call(self, count: int) -> int:
-        return self._library.harness_run(count)
+    def _call(self, function: str, count: int) -> int:
+        return self._library[function](count)
 
 
 class Wasm(Target):
@@ -108,8 +135,8 @@ class Wasm(Target):
         start = self._address(name)
         return bytes(self._exports["memory"].read(self._store, start, start + size))
 
-    def _call(self, count: int) -> int:
-        return self._exports["harness_run"](self._store, count)
+    def _call(self, function: str, count: int) -> int:
+        return self._exports[function](self._store, count)
 
 
 class CortexM(Target):
@@ -120,10 +147,17 @@ class CortexM(Target):
     """
 
     def __init__(
-        self, program: Program, folder: Path | str, core: str = "cortex_m4", flags: Sequence[str] = ("-O2",)
+        self,
+        program: Program,
+        folder: Path | str,
+        core: str = "cortex_m4",
+        flags: Sequence[str] = ("-O2",),
+        streaming: bool = False,
     ):
         bare = [*bare_cortex_m(core), "-Wl,--entry=harness_run"]
-        super().__init__(program, folder, [*flags, *bare], f"{core}.elf")
+        bare += ["-Wl,--no-gc-sections"] if streaming else []
+        name = f"{core}-stream.elf" if streaming else f"{core}.elf"
+        super().__init__(program, folder, [*flags, *bare], name, streaming=streaming)
         self._load(core)
 
     def _load(self, core: str) -> None:
@@ -179,7 +213,7 @@ class CortexM(Target):
     def _read(self, name: str, size: int) -> bytes:
         return bytes(self._machine.mem_read(self._elf.objects[name][0], size))
 
-    def _call(self, count: int) -> int:
+    def _call(self, function: str, count: int) -> int:
         from unicorn import arm_const as arm
 
         self._blocks.clear()
@@ -187,8 +221,8 @@ class CortexM(Target):
         machine, end = self._machine, 0x3FFFF0
         machine.reg_write(arm.UC_ARM_REG_SP, RAM + (1 << 22))
         machine.reg_write(arm.UC_ARM_REG_LR, end | 1)
-        machine.reg_write(arm.UC_ARM_REG_R0, count)
-        machine.emu_start(self._elf.functions["harness_run"][0] | 1, end)
+        machine.reg_write(arm.UC_ARM_REG_R0, count & 0xFFFFFFFF)
+        machine.emu_start(self._elf.functions[function][0] | 1, end)
         self.counts = {}
         for (address, size), times in self._blocks.items():
             name = self._function(address)

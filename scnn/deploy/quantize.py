@@ -101,7 +101,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Program:
-    """All that decides the answer to a recording: front end, layers, time steps and read-out."""
+    """All that decides the answer to a recording: front end, layers, time steps and read-out.
+
+    `refuse` is the confidence, 0..1, below which an answer in a stream is "not sure".
+    """
 
     front_end: FrontEnd
     layers: tuple[Layer, ...]
@@ -110,6 +113,7 @@ class Program:
     readout: str
     classes: tuple[str, ...]
     architecture: str
+    refuse: float = 0.0
 
     def proof(self) -> pd.DataFrame:
         """Largest magnitudes that any image can cause, a row a layer.
@@ -275,7 +279,8 @@ def load_program(path: Path | str, **options: Any) -> Program:
     if not network.spiking and options.get("calibration") is None:
         data = load_data(experiment)
         options["calibration"] = data.part(data.split.train)[0]
-    return convert(network, front_end, classes=classes, **options)
+    program = convert(network, front_end, classes=classes, **options)
+    return replace(program, refuse=experiment.refuse)
 
 
 def rounded(weight: np.ndarray, bits: int, per_channel: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,8 @@ _CLIPS_AT_ONCE = 25  # bounds the memory that a layer's windows take
 
 @dataclass(frozen=True)
 class Result:
-    """Of each clip its `scores` [N, classes] and `answers` [N]; `hidden` activity, uint8 [N, h, w, c].
+    """Of each clip its `scores` [N, classes] and `answers` [N]; `hidden` activity, uint8 [N, h, w, c]; the
+    outputs' `membranes`, int64 [N, T, classes], of which a ReLU network has its sums with T = 1.
 
     Scores are spike counts, sums of membranes or a ReLU network's logits; the answer is the class of the
     highest score, the first of several equal ones.
@@ -25,6 +26,7 @@ class Result:
     scores: np.ndarray
     answers: np.ndarray
     hidden: list[np.ndarray]
+    membranes: np.ndarray
 
 
 def recognise(program: Program, clips: Sequence[np.ndarray]) -> Result:
@@ -37,10 +39,11 @@ def run(program: Program, images: np.ndarray) -> Result:
     parts = [_run(program, images[i : i + _CLIPS_AT_ONCE]) for i in range(0, len(images), _CLIPS_AT_ONCE)]
     scores = np.concatenate([part[0] for part in parts])
     hidden = [np.concatenate(layer) for layer in zip(*(part[1] for part in parts), strict=True)]
-    return Result(scores, scores.argmax(axis=1), hidden)
+    membranes = np.concatenate([part[2] for part in parts])
+    return Result(scores, scores.argmax(axis=1), hidden, membranes)
 
 
-def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     activity, hidden = images[..., None].astype(np.float64), []
     for index, layer in enumerate(program.layers):
         last = index == len(program.layers) - 1
@@ -55,13 +58,15 @@ def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndar
             activity = np.sum([spikes[t] << t for t in range(program.steps)], axis=0)
         else:
             scores = current(layer, activity) + layer.bias
+            membranes = scores[None]
             if not last:
                 activity = np.clip((scores * layer.multiplier + 2**31) >> 32, 0, 255)
         if last and layer.multiplier is not None:
             scores = scores * layer.multiplier + 2**30 >> 31
         if not last:
             hidden.append(activity.astype(np.uint8))
-    return scores.reshape(len(images), -1), hidden
+    membranes = membranes.reshape(len(membranes), len(images), -1).swapaxes(0, 1)
+    return scores.reshape(len(images), -1), hidden, membranes
 
 
 def current(layer: Layer, values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,17 @@ void scnn_trace(const void *data, int32_t bytes) {
     for (int32_t i = 0; i < bytes && scnn_logged < HARNESS_LOG; i++) scnn_log[scnn_logged++] = from[i];
 }
 
+#ifdef HARNESS_STREAM
+struct scnn_word scnn_heard;
+
+/* Hear so many samples of a stream, or with -1 its end. */
+int harness_hear(int32_t count) {
+    if (count >= 0) return scnn_hear(scnn_samples, count, &scnn_heard);
+    scnn_finish(&scnn_heard);
+    return 0;
+}
+#endif
+
 int harness_run(int32_t count) {
     scnn_logged = 0;
     return scnn_recognise(scnn_samples, count);

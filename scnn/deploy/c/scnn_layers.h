@@ -68,9 +68,9 @@ SCNN_INLINE uint32_t four_weights(const struct scnn_layer *l, const uint8_t *row
 
 /* ---- Neurons ---- */
 
-/* One neuron over all steps: its spikes as bits. What it receives is `constant`, or changes from step to step. With
-   `total` its membrane is added up there. */
-SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t output, int32_t *total) {
+/* One neuron over all steps: its spikes as bits. What it receives is `constant`, or changes from step to step. Its
+   membrane is kept in `membranes` unless that is null, of each step behind SCNN_CLASSES others. */
+SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t output, int32_t *membranes) {
     int32_t membrane = 0, fired = 0, bias = l->bias[output], threshold = SCNN_TUNED(l->threshold[output]);
     uint32_t mask = 0;
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
@@ -80,7 +80,7 @@ SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t ou
         if (l->reset == SCNN_SUBTRACT && fired) membrane -= threshold;
         fired = membrane > threshold;
         mask |= (uint32_t)fired << t;
-        if (total) *total += membrane;
+        if (membranes) membranes[t * SCNN_CLASSES] = membrane;
     }
     return mask;
 }
@@ -125,12 +125,13 @@ SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
 SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
     for (int32_t o = 0; o < l->outputs; o++) {
 #if SCNN_SPIKING
-        int32_t membranes = 0;
-        uint32_t mask = spikes(l, constant, o, SCNN_MEMBRANE ? &membranes : 0);
-        for (scnn_scores[o] = membranes; !SCNN_MEMBRANE && mask; mask &= mask - 1) scnn_scores[o]++;
+        uint32_t mask = spikes(l, constant, o, scnn_membranes + o);
+        scnn_scores[o] = 0;
+        for (int32_t t = 0; t < SCNN_STEPS; t++)
+            scnn_scores[o] += SCNN_MEMBRANE ? scnn_membranes[t * SCNN_CLASSES + o] : (int32_t)(mask >> t & 1);
 #else
         (void)constant;
-        scnn_scores[o] = sums.whole[0][o] + l->bias[o];
+        scnn_scores[o] = scnn_membranes[o] = sums.whole[0][o] + l->bias[o];
 #endif
         if (l->multiplier)
             scnn_scores[o] = (int32_t)(((int64_t)scnn_scores[o] * l->multiplier[o] + (1 << 30)) >> 31);

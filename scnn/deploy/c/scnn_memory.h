@@ -26,6 +26,8 @@ extern union scnn_even scnn_even;
 extern union scnn_odd scnn_odd;
 extern int32_t scnn_left, scnn_right; /* columns of the image with data: from left, up to right */
 
+extern int32_t scnn_membranes[]; /* of the outputs, [steps][classes]; or a ReLU network's sums */
+
 /* A test may see what every layer did: -DSCNN_TRACE, and a function scnn_trace. */
 #ifdef SCNN_TRACE
 void scnn_trace(const void *data, int32_t bytes);

@@ -3,7 +3,7 @@
 #include "scnn.h"
 #include "scnn_memory.h"
 
-int32_t scnn_scores[SCNN_CLASSES];
+int32_t scnn_scores[SCNN_CLASSES], scnn_membranes[SCNN_MOST_STEPS * SCNN_CLASSES];
 
 #include "scnn_layers.h"
 
