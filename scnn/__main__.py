@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
         "--device",
         metavar="NAME",
         help="number or part of the name of a microphone, as `python -m sounddevice` lists them",
+    )
+    listen.add_argument(
+        "--integers", action="store_true", help="answer in whole numbers, with the bits of export's C"
     )
     listen.add_argument("--json", action="store_true", help="print one line of JSON per word")
     listen.set_defaults(call=_listen)
@@ -347,37 +350,73 @@ def _enrol(options: argparse.Namespace) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    network, about = load_network(options.network)
-    rate = _made(about).rate
-    gate = Gate(rate)
+    rate, feed, flush = (_listener_in_integers if options.integers else _listener)(options.network)
     words = 0
 
-    def tell(segments: list[Segment]) -> None:
+    def tell(found: list[dict[str, Any]]) -> None:
         nonlocal words
-        for start, samples in segments:
+        for word in found:
             words += 1
-            found = {"start": round(start, 2)} | hear(samples, network, about)
             if options.json:
-                print(json.dumps(found), flush=True)
+                print(json.dumps(word), flush=True)
             else:
-                print(plain(f"{found['start']:7.2f} s  {_answer(found)}"), flush=True)
+                print(plain(f"{word['start']:7.2f} s  {_answer(word)}"), flush=True)
 
     try:
         if options.file is not None:
             samples = read_audio(options.file, rate, max_seconds=math.inf)
             for begin in range(0, len(samples), rate):
-                tell(gate.feed(samples[begin : begin + rate]))
+                tell(feed(samples[begin : begin + rate]))
         else:
             with microphone(rate, _device(options)) as blocks:
                 print("Listening; Ctrl-C ends it.", file=sys.stderr)
                 for block in blocks:
-                    tell(gate.feed(block))
+                    tell(feed(block))
     except KeyboardInterrupt:  # the way to end it
         pass
-    tell(gate.flush())
+    tell(flush())
     if options.file is not None and not words:
         print(plain(f"scnn: {options.file}: no word is louder than its background"), file=sys.stderr)
     return 0
+
+
+class _Listener(NamedTuple):
+    """What hears words in a stream at `rate` Hz: `feed` and `flush` as `Gate`."""
+
+    rate: int
+    feed: Callable[[np.ndarray], list[dict[str, Any]]]
+    flush: Callable[[], list[dict[str, Any]]]
+
+
+def _listener(file: Path) -> _Listener:
+    network, about = load_network(file)
+    gate = Gate(_made(about).rate)
+
+    def heard(segments: list[Segment]) -> list[dict[str, Any]]:
+        return [{"start": round(start, 2)} | hear(samples, network, about) for start, samples in segments]
+
+    return _Listener(gate.sample_rate, lambda samples: heard(gate.feed(samples)), lambda: heard(gate.flush()))
+
+
+def _listener_in_integers(file: Path) -> _Listener:
+    from scnn.deploy import load_program
+    from scnn.deploy.stream import CONFIDENCE, Stream, Word
+
+    program = load_program(file)
+    rate, stream = program.front_end.sample_rate, Stream(program)
+
+    def told(words: list[Word]) -> list[dict[str, Any]]:
+        return [
+            {
+                "start": round(word.start / rate, 2),
+                "digit": program.classes[word.answer],
+                "confidence": round(word.confidence / CONFIDENCE, 4),
+                "sure": word.sure,
+            }
+            for word in words
+        ]
+
+    return _Listener(rate, lambda samples: told(stream.feed(samples)), lambda: told(stream.flush()))
 
 
 def _device(options: argparse.Namespace) -> int | str | None:

@@ -12,10 +12,10 @@ import soxr
 
 from scnn.deploy.frontend import pcm
 
-# Frames are of 10 ms. Levels are sums of their energies, in whole numbers, so that every machine has the same.
+# Frames are of 10 ms. Levels are sums of energies in whole numbers, the same ones on every machine.
 _FRAMES = 100  # a second
 _HIGHPASS = 150  # Hz: below are hum, wind and rumble, and the offset of a sound card
-_COEFFICIENT, _FRACTION = 22, 10  # bits behind the point: of the filter's coefficients, and of its samples
+_COEFFICIENT, _FRACTION = 22, 10  # bits behind the point: of the filter's factors and samples
 _OPEN, _CLOSE = 6, 3  # in 1/4 floors, of ten frames where a level is of three: 7 and 4 dB above the floor
 _QUIET = 10**-5.5  # the floor that is expected (-55 dB of full scale) before one is known
 _LOWEST = 10**-7.0  # no floor is lower (-70 dB)
@@ -39,7 +39,7 @@ class Gate:
 
     It hears int16 samples x, in whole numbers alone; `>>` rounds down. A high-pass of second order leaves
 
-        y[n] = D + 2 y[n-1] - y[n-2] - (g D >> 22) - (e y[n-1] >> 22) + (h y[n-2] >> 22)
+        y[n] = D - (g D >> 22) + 2 y[n-1] - (e y[n-1] >> 22) - y[n-2] + (h y[n-2] >> 22)
         where D = (x[n] - 2 x[n-1] + x[n-2]) << 10
 
     The energy of a frame of 10 ms is the sum of (y >> 10)^2. The level p is that of the last 3 frames, and
@@ -64,11 +64,10 @@ class Gate:
         self.sample_rate = sample_rate
         self.length = sample_rate // _FRAMES
         self.coefficients = _highpass(sample_rate)
-        self.quiet, self.lowest = (
-            round(share * 2**30 * _LONG * self.length) for share in (_QUIET, _LOWEST)
-        )  # as energies of ten frames
+        full = 2**30 * _LONG * self.length  # the energy of ten frames of full scale
+        self.quiet, self.lowest = round(_QUIET * full), round(_LOWEST * full)
         self._kept = np.zeros(0, dtype=np.float32)  # samples from frame `_first` on
-        self._state: tuple[int, int, int, int] | None = None  # of the filter: x and y, of the last two samples
+        self._state: tuple[int, int, int, int] | None = None  # two x and y
         self._energy = self._filled = 0  # of the frame that is not complete yet, and its samples
         self._first = self._next = 0  # frames: the first that is kept, and the next to be looked at
         self._energies: deque[int] = deque(maxlen=_LONG)

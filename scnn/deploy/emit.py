@@ -318,6 +318,8 @@ def _readme(program: Program, sizes: dict[str, int]) -> str:
         part = name.split("_")[1]
         part = "stream" if part in ("powers", "gains") else "front end" if not part.isdigit() else part
         groups[program.layers[int(part) - 1].name if part.isdigit() else part] += size
+    frame = 1000 // listen._FRAMES  # ms
+    kept = 2 * (listen._BEFORE + 1 + listen._LONGEST) * (program.front_end.sample_rate // listen._FRAMES)
     rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
     return f"""# {program.architecture} in C
 
@@ -327,12 +329,22 @@ int16, makes a log-mel image of {f.bands} bands (frame {f.frame}, hop {f.hop}), 
 `scnn.deploy.reference` gives the same bits.
 
 ```bash
-cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c
+cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c scnn_stream.c
 ./scnn recording.wav
 ```
 
 An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_recognise` (see `scnn.h`).
-`scnn_model.h` has all numbers of this network:
+One that listens all the time compiles `scnn_stream.c` too, and hands the microphone's samples to `scnn_hear`
+as they come, in pieces of any size. What is louder than the background is answered {listen._HANGOVER * frame}
+ms after its end, or "not sure". That takes another {kept:,} bytes of RAM, for words of up to
+{listen._LONGEST * frame / 1000} s with what comes before them. On a computer, try it with a recording or a microphone:
+
+```bash
+./scnn --stream recording.wav
+arecord -q -t raw -f S16_LE -r {program.front_end.sample_rate} | ./scnn --stream -
+```
+
+`scnn listen --integers` hears the same words. `scnn_model.h` has all numbers of this network:
 
 | constants | bytes |
 |---|---|

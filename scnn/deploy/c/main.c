@@ -1,10 +1,12 @@
-/* Answers recordings on a computer: scnn FILE.wav ..., or raw int16 samples of this machine's byte order on `-`. */
+/* Answers recordings on a computer: scnn FILE.wav ..., or raw int16 samples, low bytes first, on `-`.
+   With --stream, each of them may have many words: scnn --stream FILE.wav, or a microphone's samples on `-`. */
 #include <stdio.h>
 #include <string.h>
 
 #include "scnn.h"
 
 #define MOST_SAMPLES (60 * 48000)
+#define BLOCK 256 /* samples of a stream that are waited for */
 
 static int16_t samples[MOST_SAMPLES];
 static unsigned char block[4096];
@@ -24,8 +26,8 @@ static int32_t read_samples(FILE *file, uint32_t most) {
     return count;
 }
 
-/* The samples of a WAV file; how many, or -1 with the reason. */
-static int32_t read_wav(FILE *file, const char **problem) {
+/* Read a WAV file up to its samples: 0 and how many there should be, or -1 with the reason. */
+static int find_samples(FILE *file, uint32_t *most, const char **problem) {
     int known = 0;
     if (fread(block, 1, 12, file) != 12 || memcmp(block, "RIFF", 4) || memcmp(block + 8, "WAVE", 4)) {
         *problem = "not a WAV file";
@@ -34,7 +36,8 @@ static int32_t read_wav(FILE *file, const char **problem) {
     while (fread(block, 1, 8, file) == 8) {
         uint32_t size = little(block + 4, 4);
         if (!memcmp(block, "data", 4)) {
-            if (known) return read_samples(file, size / 2);
+            *most = size / 2;
+            if (known) return 0;
             break;
         }
         if (!memcmp(block, "fmt ", 4)) {
@@ -57,28 +60,62 @@ static int32_t read_wav(FILE *file, const char **problem) {
     return -1;
 }
 
+/* A line for a word of a stream, if there is one: when it began, and what it is. */
+static void tell(const struct scnn_word *word) {
+    if (word->answer < 0) return;
+    int sure = word->sure, percent = (int)((word->confidence * 100 + 16384) / 32768);
+    printf("%7.2f s  %s%s%s  confidence %d.%02d\n", (double)word->start / scnn_sample_rate, sure ? "" : "not sure (",
+           scnn_class_names[word->answer], sure ? "" : "?)", percent / 100, percent % 100);
+    fflush(stdout);
+}
+
+/* Tell every word in a stream of up to `most` samples. */
+static void hear(FILE *file, uint32_t most) {
+    struct scnn_word word;
+    for (int32_t count; (count = read_samples(file, most < BLOCK ? most : BLOCK)) > 0;) {
+        most -= (uint32_t)count;
+        for (int32_t taken = 0; taken < count;) {
+            taken += scnn_hear(samples + taken, count - taken, &word);
+            tell(&word);
+        }
+    }
+    scnn_finish(&word);
+    tell(&word);
+}
+
+/* Tell the class of a recording; -1 if it is silent. */
+static int answer(const char *name, int32_t count) {
+    int best = scnn_recognise(samples, count);
+    if (best < 0) return -1;
+    printf("%s  %s  scores", name, scnn_class_names[best]);
+    for (int32_t c = 0; c < scnn_class_count; c++) printf(" %s:%d", scnn_class_names[c], (int)scnn_scores[c]);
+    printf("\n");
+    return 0;
+}
+
 int main(int arguments, char **names) {
-    int status = 0;
-    if (arguments < 2) {
-        fprintf(stderr, "usage: %s FILE.wav ... (or -: raw int16 samples at %d Hz)\n", names[0],
+    int status = 0, stream = arguments > 1 && !strcmp(names[1], "--stream");
+    if (arguments < 2 + stream) {
+        fprintf(stderr, "usage: %s [--stream] FILE.wav ... (or -: raw int16 samples at %d Hz)\n", names[0],
                 (int)scnn_sample_rate);
         return 2;
     }
-    for (int i = 1; i < arguments; i++) {
+    for (int i = 1 + stream; i < arguments; i++) {
         const char *problem = "cannot be opened";
         FILE *file = strcmp(names[i], "-") ? fopen(names[i], "rb") : stdin;
-        int32_t count = -1;
-        if (file) count = file == stdin ? read_samples(file, UINT32_MAX) : read_wav(file, &problem);
-        if (file && file != stdin) fclose(file);
-        int answer = count < 0 ? -1 : scnn_recognise(samples, count);
-        if (answer < 0) {
-            fprintf(stderr, "%s: %s\n", names[i], count < 0 ? problem : "silent: all samples are 0");
-            status = 1;
-            continue;
+        uint32_t most = UINT32_MAX;
+        int failed = !file || (file != stdin && find_samples(file, &most, &problem));
+        if (!failed && stream) {
+            hear(file, most);
+        } else if (!failed && answer(names[i], read_samples(file, most))) {
+            problem = "silent: all samples are 0";
+            failed = 1;
         }
-        printf("%s  %s  scores", names[i], scnn_class_names[answer]);
-        for (int32_t c = 0; c < scnn_class_count; c++) printf(" %s:%d", scnn_class_names[c], (int)scnn_scores[c]);
-        printf("\n");
+        if (file && file != stdin) fclose(file);
+        if (failed) {
+            fprintf(stderr, "%s: %s\n", names[i], problem);
+            status = 1;
+        }
     }
     return status;
 }

@@ -17,8 +17,8 @@ extern const char *const scnn_class_names[];
 extern const int32_t scnn_class_count;
 extern const int32_t scnn_sample_rate;
 
-/* A word of a stream: where it starts and how long it is, in samples; its class, and the share of it that the
-   outputs agree on, in 2^-15; and whether that is enough, or the answer is "not sure". */
+/* A word of a stream: where it starts and how long it is, in samples; its class and the confidence in it, in 2^-15;
+   and whether that is enough, or the answer is "not sure". */
 struct scnn_word {
     uint32_t start, length;
     int32_t answer, confidence, sure;
