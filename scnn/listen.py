@@ -49,7 +49,7 @@ class Gate:
 
     A segment begins 120 ms before 4 p > 6 f (7 dB) and ends 80 ms after the last 4 p > 3 f (4 dB), once
     250 ms passed without one, or after 2.5 s. It is given only if it was above 6 f for 60 ms or longer, and
-    once above the 6 f of its end: noise that has set in is part of the floor by then. Segments do not overlap.
+    once above the 6 f of its end: noise that has set in is part of it by then. Segments do not overlap.
 
     sample_rate: Hz, of what `feed` is given.
 

@@ -163,7 +163,7 @@ def recogniser(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("c")
     assert main(["export", str(network), "--out", str(folder)]) == 0
     binary = folder / "recogniser"
-    sources = [str(folder / name) for name in ("main.c", *emit.CORE)]
+    sources = [str(folder / name) for name in ("main.c", *emit.CORE, emit.STREAM)]
     checks = ["-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined"]
     compiler.compile_c([*compiler.WARNINGS, *checks, *sources, "-o", str(binary)])
     return binary

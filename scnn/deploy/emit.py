@@ -337,7 +337,8 @@ An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_r
 One that listens all the time compiles `scnn_stream.c` too, and hands the microphone's samples to `scnn_hear`
 as they come, in pieces of any size. What is louder than the background is answered {listen._HANGOVER * frame}
 ms after its end, or "not sure". That takes another {kept:,} bytes of RAM, for words of up to
-{listen._LONGEST * frame / 1000} s with what comes before them. On a computer, try it with a recording or a microphone:
+{listen._LONGEST * frame / 1000} s with what comes before them. On a computer, a recording or a microphone
+shows it:
 
 ```bash
 ./scnn --stream recording.wav

@@ -85,21 +85,23 @@ class Resampler {
 }
 
 // Words in a stream of samples, float in -1..1: `feed` gives those that are complete. See scnn.listen.Gate, whose
-// constants, in frames of 10 ms and ratios of power, are `constants`.
+// constants are `constants`. All are whole numbers below 2^53, so that they are exact.
 class Gate {
   constructor(rate, constants) {
     Object.assign(this, constants, { rate });
     this.length = Math.floor(rate / this.frames);
     const k = Math.tan((Math.PI * this.highpass) / rate);
-    const unit = 1 / (1 + Math.SQRT2 * k + k * k);
-    this.b = [unit, -2 * unit, unit];
-    this.a = [2 * (k * k - 1) * unit, (1 - Math.SQRT2 * k + k * k) * unit];
-    this.state = null;
+    const b = 1 / (1 + Math.SQRT2 * k + k * k);
+    const lacking = [1 - b, 2 - 2 * (1 - k * k) * b, 2 * Math.SQRT2 * k * b];
+    this.coefficients = lacking.map((value) => Math.round(value * 2 ** this.coefficient));
+    [this.quiet, this.lowest] = [this.quiet, this.lowest]
+      .map((share) => Math.round(share * 2 ** 30 * this.long * this.length));
+    this.state = null; // of the filter: x and y, of the last two samples
     this.kept = new Float32Array(0); // from frame `first` on
-    this.power = 0;
+    this.energy = 0;
     this.filled = 0; // samples of the frame that is not complete yet
     this.first = this.now = this.free = 0;
-    this.powers = [];
+    this.energies = [];
     this.floors = [];
     this.opened = null;
   }
@@ -108,16 +110,19 @@ class Gate {
     const found = [];
     if (!samples.length) return found;
     this.kept = joined(this.kept, samples);
-    this.state ??= [-this.b[0] * samples[0], this.b[2] * samples[0]];
-    for (const x of samples) {
-      const y = this.b[0] * x + this.state[0];
-      this.state = [this.b[1] * x - this.a[0] * y + this.state[1], this.b[2] * x - this.a[1] * y];
-      this.power += y * y;
+    const [g, e, h] = this.coefficients;
+    const times = (factor, value) => Math.floor((factor * value) / 2 ** this.coefficient);
+    for (const x of pcm(samples)) {
+      const [x1, x2, y1, y2] = this.state ?? [x, x, 0, 0];
+      const d = (x - 2 * x1 + x2) * 2 ** this.fraction;
+      const y = d + 2 * y1 - y2 - times(g, d) - times(e, y1) + times(h, y2);
+      this.state = [x, x1, y, y1];
+      this.energy += Math.floor(y / 2 ** this.fraction) ** 2;
       if (++this.filled === this.length) {
-        const word = this.look(this.power / this.length);
+        const word = this.look(this.energy);
         if (word) found.push(word);
         this.now++;
-        this.power = this.filled = 0;
+        this.energy = this.filled = 0;
       }
     }
     const keep = (this.opened ?? this.now) - this.before;
@@ -129,43 +134,47 @@ class Gate {
   }
 
   flush() {
-    return this.opened === null ? [] : [this.end()].filter(Boolean);
+    return this.opened === null ? [] : [this.end(this.now)].filter(Boolean);
   }
 
   // What has been heard of a word that is not complete yet, or null.
   soFar() {
-    return this.opened === null || this.above < this.shortest ? null : this.cut();
+    return this.opened === null || this.above < this.shortest ? null : this.cut(this.now);
   }
 
-  look(power) {
-    const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-    this.powers = [...this.powers, power].slice(-this.long);
-    const level = mean(this.powers.slice(-this.short));
-    this.floors = [...this.floors, mean(this.powers)].slice(-this.memory);
+  look(energy) {
+    const sum = (values) => values.reduce((total, value) => total + value, 0);
+    if (!this.energies.length) this.energies = Array(this.long).fill(energy);
+    this.energies = [...this.energies, energy].slice(-this.long);
+    const level = sum(this.energies.slice(-this.short));
+    const floor = sum(this.energies);
+    if (this.now % this.long === 0) this.floors = [...this.floors, floor].slice(-this.memory);
+    this.floors.push(Math.min(this.floors.pop(), floor));
     this.floor = Math.max(Math.min(...this.floors), this.lowest);
-    if (this.floors.length < this.known) this.floor = Math.min(this.floor, this.quiet);
+    if (this.now < this.known) this.floor = Math.min(this.floor, this.quiet);
     if (this.opened === null) {
-      if (level <= this.open * this.floor) return null;
+      if (4 * level <= this.open * this.floor) return null;
       [this.opened, this.peak, this.above] = [this.now, 0, 0];
     }
-    if (level > this.close * this.floor) this.last = this.now;
-    if (level > this.open * this.floor) this.above++;
+    if (4 * level > this.close * this.floor) this.last = this.now;
+    if (4 * level > this.open * this.floor) this.above++;
     this.peak = Math.max(this.peak, level);
     const over = this.now - this.last >= this.hangover || this.now - this.opened >= this.longest;
-    return over ? this.end() : null;
+    return over ? this.end(this.now + 1) : null;
   }
 
-  cut() {
-    const start = Math.max(this.opened - this.before, this.free, this.first);
-    const end = this.last + 1 + this.after;
+  // The segment that is open, when so many frames have been heard.
+  cut(heard) {
+    const start = Math.max(this.opened - this.before, this.free, 0);
+    const end = Math.min(this.last + 1 + this.after, heard);
     const part = this.kept.slice((start - this.first) * this.length, (end - this.first) * this.length);
     return { start: (start * this.length) / this.rate, samples: part, end };
   }
 
-  end() {
-    const word = this.cut();
+  end(heard) {
+    const word = this.cut(heard);
     this.opened = null;
-    if (this.above < this.shortest || this.peak <= this.open * this.floor) return null;
+    if (this.above < this.shortest || 4 * this.peak <= this.open * this.floor) return null;
     this.free = word.end;
     return word;
   }
