@@ -130,11 +130,23 @@ def _tidy(executed: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         else:
             cell["id"] = "injected-parameters"
             cell["metadata"] = {"tags": ["injected-parameters"]}
+        cell.update(_joined(cell))
     executed["metadata"].clear()
     executed["metadata"].update(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
+
+
+def _joined(cell: Mapping[str, Any]) -> dict[str, list]:
+    """The outputs of a cell, printed text in one piece; a busy machine hands it over in several."""
+    joined: list[dict[str, Any]] = []
+    for one in cell.get("outputs", []):
+        if joined and one.get("name") and one.get("name") == joined[-1].get("name"):
+            joined[-1]["text"] += one["text"]
+        else:
+            joined.append(one)
+    return {"outputs": joined} if joined else {}
 
 
 def _package_digest() -> str:

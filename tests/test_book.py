@@ -597,6 +597,15 @@ def test_storing_runs_a_notebook_in_place_with_its_defaults(project):
     assert stored.cells[-1].outputs[0].text == "0\n"
 
 
+def test_what_a_cell_prints_is_stored_in_one_piece_however_slowly_it_came(project):
+    path = project / "notebooks" / "1_a.ipynb"
+    said = "import time\nfor number in range(3):\n    print(number, flush=True)\n    time.sleep(0.5)"
+    nbformat.write(page("pass", f"{said}\n1 + 1"), path)
+    assert main(["store", "1_a"], project) == 0
+    printed, result = nbformat.read(path, as_version=4).cells[-1].outputs
+    assert printed.text == "0\n1\n2\n" and result.data["text/plain"] == "2"
+
+
 def test_a_page_is_run_and_stored_at_the_same_time(project):
     path = project / "notebooks" / "1_a.ipynb"
     nbformat.write(page("pass", "import time; time.sleep(1); print(seed)"), path)
