@@ -91,6 +91,21 @@ def test_a_long_table_is_folded_with_its_code_and_a_short_one_stays():
     assert tags(30) == ["hide-cell"] and tags(5) == []
 
 
+def test_a_table_has_one_row_of_heads_with_the_names_of_its_index():
+    def heads(table):
+        shown = new_output("execute_result", {"text/html": table.to_html()}, execution_count=1)
+        arranged = pages.arrange(nbformat.v4.new_notebook(cells=[new_code_cell("1", outputs=[shown])]))
+        head, _, body = arranged["cells"][0]["outputs"][0]["data"]["text/html"].partition("</thead>")
+        assert body == table.to_html().partition("</thead>")[2]
+        return [re.findall(r"<th[^>]*>([^<]*)</th>", row) for row in head.split("</tr>")]
+
+    table = pd.DataFrame({"model": ["A", "B"], "layer": ["1", "2"], "rate": [0.1, 0.2]})
+    named = table.set_index(["model", "layer"])
+    assert heads(named) == [["model", "layer", "rate"], []]
+    assert heads(named.rename_axis(columns="n = 3")) == [["model", "layer, n = 3", "rate"], []]
+    assert heads(table) == [["", "model", "layer", "rate"], []]
+
+
 def test_what_is_folded_as_an_appendix_is_there():
     text = "".join(path.read_text(encoding="utf-8") for path in RUNS)
     assert all(f"## {title.replace('’', chr(39))}" in text for title in pages.APPENDIX)

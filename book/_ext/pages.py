@@ -29,6 +29,9 @@ NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–"
 FINDINGS = re.compile(r"^## What we found\n.*?(?=^(?:#+ )?Exercises$|\Z)", re.MULTILINE | re.DOTALL)
 CONTENTS = re.compile(r"^(You will[^\n]*?):?\n\n(- .*?)(?=\n\n(?!- )|\Z)", re.MULTILINE | re.DOTALL)
 EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
+HEADS = re.compile(
+    r"(<tr[^>]*>)((?:\s*<th[^>]*>[^<]*</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+)\s*(?=</tr>\s*</thead>)"
+)
 LINKS = re.compile(r"\n+(?:\*\*Next:\*\*|Next:|Back to)[^\n]*(?:\n(?!\n)[^\n]+)*\s*\Z")  # at the very end
 
 
@@ -41,6 +44,7 @@ def arrange(notebook):
     for cell in cells:
         if cell["cell_type"] == "code":
             _mark_wide(cell)
+            _join_heads(cell)
             metadata = cell["metadata"]
             if _is_long_table(cell):
                 metadata["tags"] = [*metadata.get("tags", []), "hide-cell"]
@@ -119,6 +123,22 @@ def _mark_wide(cell):
             width = one.get("metadata", {}).get("image/png", {}).get("width", pixels)
             image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
             image |= {"classes": "wide"} if width > WIDE else {"width": f"{width}px"}
+
+
+def _join_heads(cell):
+    """Put the names of a table's index, for which pandas takes a row of its own, into the row before it."""
+
+    def joined(found):
+        start, heads, names = found[1], *(re.findall(r"<th[^>]*>([^<]*)</th>", found[n]) for n in (2, 3))
+        index = sum(map(bool, names))
+        if len(heads) != len(names) or not all(names[:index]):
+            return found[0]
+        both = [", ".join(filter(None, pair)) for pair in zip(names, heads, strict=True)]
+        return start + "".join(f"<th>{text}</th>" for text in both)
+
+    for one in cell["outputs"]:
+        if html := one.get("data", {}).get("text/html"):
+            one["data"]["text/html"] = HEADS.sub(joined, "".join(html))
 
 
 def _findings_first(cells):
