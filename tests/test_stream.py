@@ -11,7 +11,7 @@ import torch
 
 from scnn.__main__ import main
 from scnn.data import load_corpus
-from scnn.deploy import compiler, convert, emit, measure, stream
+from scnn.deploy import compiler, convert, cost, emit, measure, stream
 from scnn.deploy.frontend import FrontEnd, pcm
 from scnn.deploy.quantize import Program
 from scnn.deploy.stream import Stream, Word
@@ -86,6 +86,16 @@ def test_a_cortex_m_hears_what_python_hears(words, tmp_path):
     for core in compiler.CORES:
         target = measure.CortexM(program, tmp_path, core, streaming=True)
         assert in_pieces(target, samples, 500) == in_python(program, samples)
+
+
+def test_what_listening_costs(words, tmp_path):
+    found = cost.listening(made(), tmp_path, [pcm(word) for word in words[:3]])
+    assert 8 * RATE < found.gate < 40 * RATE < found.speaking < found.gate + 3 * found.answer
+    samples = 2 * 263 * RATE // 100  # 2.5 s, the frame that opens the gate, and those before it
+    assert samples < found.ram < samples + 500
+    assert 500 < found.flash < 6000
+    with pytest.raises(ValueError, match="no word is heard"):
+        cost.listening(made(), tmp_path, [np.zeros(4000, np.int16)])
 
 
 def test_another_rate(words, tmp_path):

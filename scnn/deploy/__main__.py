@@ -56,8 +56,11 @@ def main() -> int:
             table, sizes = measure.instructions(target, some[0]), measure.sizes(target)
             result["cores"][core] = sizes | {"instructions": table["mean"].round().to_dict()}
             result["cores"][core]["word"] = cost.word(target, some[0])._asdict()
+            heard = cost.listening(program, folder, some[0][:10], core)._asdict()
+            result["cores"][core]["listening"] = heard
             print(f"\n{core}: {result['different'][core]} of {len(few)} recordings differ; bytes: {sizes}")
             print(f"instructions per recording\n{table.round().astype(int)}")
+            print("in a stream: " + ", ".join(f"{name} {value:,.10g}" for name, value in heard.items()))
         table, missing = second.compare(program, folder, clips, outcomes, few[::3])
     result["second"] = {name: row.dropna().to_dict() for name, row in table.iterrows()}
     result["missing"] = missing

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from scnn.deploy import measure, reference
+from scnn import listen
+from scnn.deploy import frontend, measure, reference
 from scnn.deploy.quantize import Program, tuned
 
 PICOJOULES = {
@@ -49,6 +50,62 @@ def word(target: measure.CortexM, clips: Sequence[np.ndarray]) -> Word:
     network = float(table[own].sum())
     flash = size["code"] + size["constants"]
     return Word(float(table.sum()) - network, network, accesses, layers, flash, size["ram"])
+
+
+class Listening(NamedTuple):
+    """What it costs to hear words in a stream, besides what `Word` says.
+
+    `gate` are instructions for each second of audio, `answer` those of a word, and `speaking` both, for each
+    second of a stream of words. `wait` are the seconds between a word's last loud frame and its answer,
+    to which the instructions of the latter come. `flash` and `ram` are bytes more than those of `Word`.
+    """
+
+    gate: float
+    answer: float
+    speaking: float
+    wait: float
+    flash: int
+    ram: int
+
+
+def listening(
+    program: Program, folder: Path | str, clips: Sequence[np.ndarray], core: str = "cortex_m4", seed: int = 0
+) -> Listening:
+    """The cost of a stream of recordings, int16 [n], with 0.6 s of noise before each, behind 2 s of noise.
+
+    Raises `ValueError` where no word is heard in it.
+    """
+    target = measure.CortexM(program, folder, core, streaming=True)
+    rate, draw = program.front_end.sample_rate, np.random.default_rng(seed)
+
+    def noise(seconds: float) -> np.ndarray:
+        return frontend.pcm(draw.normal(0, 0.001, round(seconds * rate)))
+
+    def hear(samples: np.ndarray) -> tuple[list[int], list[int]]:
+        """Instructions for each frame of 10 ms, and of those the ones that end with an answer."""
+        frames, answers = [], []
+        for start in range(0, len(samples), rate // 100):
+            words = target.hear(samples[start : start + rate // 100])
+            frames.append(sum(count for name, count in target.counts.items() if name != "harness_hear"))
+            answers += frames[-1:] if words else []
+        return frames, answers
+
+    quiet, _ = hear(noise(2))
+    stream = np.concatenate([part for clip in clips for part in (noise(0.6), clip)] + [noise(0.6)])
+    spoken, answers = hear(stream)
+    if not answers:
+        raise ValueError("no word is heard in these recordings")
+    alone, both = measure.sizes(measure.CortexM(program, folder, core)), measure.sizes(target)
+    added = {name: both[name] - size for name, size in alone.items()}
+    gate = sum(quiet) / 2
+    return Listening(
+        gate=gate,
+        answer=sum(answers) / len(answers) - gate / 100,
+        speaking=sum(spoken) * rate / len(stream),
+        wait=listen._HANGOVER / listen._FRAMES,
+        flash=added["code"] + added["constants"],
+        ram=added["ram"],
+    )
 
 
 def _of_network(names: Sequence[str]) -> list[str]:
