@@ -153,7 +153,7 @@ def test_packed_weights_can_be_read_again():
     rows = np.random.default_rng(0).integers(-1, 2, (5, 19)).astype(np.int8)
     packed = emit.packed_rows(rows, 2)
     assert packed.shape == (5, 8)
-    fields = packed.reshape(5, 2, 1, 4) >> np.arange(0, 8, 2)[:, None] & 3
+    fields = (packed.reshape(5, 2, 1, 4) >> np.arange(0, 8, 2)[:, None] & 3)[..., [0, 2, 1, 3]]
     assert (np.where(fields > 1, fields.astype(int) - 4, fields).reshape(5, -1)[:, :19] == rows).all()
 
 

@@ -46,7 +46,8 @@ def bare_cortex_m(core: str) -> list[str]:
     if core not in CORES:
         raise ValueError(f"core must be one of {', '.join(CORES)}, not {core!r}")
     script = f"-Wl,--script={SOURCES / 'cortex_m.ld'}"
-    return ["-target", CORES[core], f"-mcpu={core}", *_BARE, "-ffunction-sections", script]
+    code = ["-ffunction-sections", "-fomit-frame-pointer"]
+    return ["-target", CORES[core], f"-mcpu={core}", *_BARE, *code, script]
 
 
 def bare_wasm(exports: Sequence[str]) -> list[str]:

@@ -28,7 +28,8 @@ _STRUCT = """struct scnn_layer {
     const uint8_t *weights;                       /* spikes: [inputs][outputs]; ReLU: [outputs][inputs] */
     const int32_t *bias, *threshold, *multiplier; /* [outputs] */
     const uint8_t *background;                    /* [outputs]: activity where nothing comes in */
-    const int32_t *quiet;                         /* [outputs]: largest sum that never makes a spike */
+    const int32_t *quiet;                         /* [outputs], first layer: largest silent sum */
+    const int16_t *quiet_halves;                  /* the same of a later layer, where 16 bits hold all sums */
 };"""
 
 
@@ -74,8 +75,9 @@ def _model(program: Program, table: Tables) -> str:
     mean, gain, shift = front_end.fixed or (0, 0, 0)
     levels, peak_gain, equalize = front_end.peak
     rows = [0] + [_inputs(layer) for layer in layers[1:]]
-    if not program.spiking:
-        rows = [0] + [_inputs(layer) for layer in layers[1:] if layer.notation.kernel]
+    if not program.spiking:  # of convolutions alone, and filled to whole words of weights of 2 bits
+        rows = [32] + [_inputs(layer) for layer in layers[1:] if layer.notation.kernel]
+        rows = [-(-row // 16) * 16 for row in rows]
     patch = layers[0].notation.kernel ** 2
     sizes = [int(np.prod(layer.shape)) for layer in layers[:-1]]
     defines = {
@@ -107,7 +109,7 @@ def _model(program: Program, table: Tables) -> str:
         "CLASSES": len(program.classes),
         "MOST_OUTPUTS": max(_padded(layer) for layer in layers),
         "MOST_ROWS": max(rows),
-        "MOST_PATCH16": max(2, patch + patch % 2),
+        "MOST_PAIRS": max(1, (patch + 1) // 2),
         "ODD_BYTES": max(sizes[0::2], default=1),
         "EVEN_BYTES": max(sizes[1::2], default=1),
         **_stream(program),
@@ -208,6 +210,9 @@ def _layer(program: Program, index: int, table: Tables) -> str:
         arrays["threshold"] = layer.threshold, "int32"
         if index == 0:
             arrays["quiet"] = quiet(layer, program.steps), "int32"
+        elif fields["lanes"]:
+            shifted = np.pad(quiet(layer, program.steps), (0, layer.shape[0] % 2)) << 8 - layer.bits
+            arrays["quiet_halves"] = np.clip(shifted, -LANES, LANES), "int16"
         spikes, _ = reference.fire(layer, zero, program.steps)
         background = np.sum([spikes[t, 0] << t for t in range(program.steps)], axis=0)
     elif index < len(program.layers) - 1:
@@ -255,11 +260,12 @@ def weight_rows(program: Program, index: int) -> np.ndarray:
 def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
     """Rows of weights, int8 [R, n], of `bits` each, rows filled to whole words.
 
-    The first four weights of a word are the lowest bits of its bytes, the next four those above them.
+    The first four weights of a word are the lowest bits of its bytes, the next four those above them. Four
+    are in the order 0, 2, 1, 3: a Cortex-M unpacks bytes 0 and 2 at once, and then 1 and 3.
     """
     per_word = 32 // bits
     padded = np.pad(rows, [(0, 0), (0, -rows.shape[1] % per_word)]).astype(np.int64)
-    fields = (padded & (1 << bits) - 1).reshape(len(rows), -1, 8 // bits, 4)
+    fields = (padded & (1 << bits) - 1).reshape(len(rows), -1, 8 // bits, 4)[..., [0, 2, 1, 3]]
     packed = (fields << bits * np.arange(8 // bits)[:, None]).sum(axis=2)
     return packed.reshape(len(rows), -1).astype(np.uint8)
 

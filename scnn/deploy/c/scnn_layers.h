@@ -17,13 +17,13 @@
 
 #define PATTERNS (1 << SCNN_MOST_STEPS)
 
-/* What a place receives at every time step. Where 16 bits hold every sum of a layer and the processor adds two at
-   once, they are in `halves`, in units of 1 / (1 << unused(l)): outputs 0, 2, 1, 3 of every four, as the bytes of their
-   weights are unpacked. */
+/* What a place receives at every time step; of a ReLU network, what two places receive. Where 16 bits hold every sum of
+   a layer and the processor adds two at once, they are in `halves`, in units of 1 / (1 << unused(l)). */
+#define MOST_SUMS (SCNN_SPIKING ? SCNN_MOST_STEPS : 2)
 union sums {
-    int32_t whole[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
-    int16_t halves[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS];
-    uint32_t pairs[SCNN_MOST_STEPS][SCNN_MOST_OUTPUTS / 2];
+    int32_t whole[MOST_SUMS][SCNN_MOST_OUTPUTS];
+    int16_t halves[MOST_SUMS][SCNN_MOST_OUTPUTS];
+    uint32_t pairs[MOST_SUMS][SCNN_MOST_OUTPUTS / 2];
 };
 
 static union sums sums;
@@ -33,9 +33,8 @@ SCNN_INLINE int halved(const struct scnn_layer *l) { return SCNN_SIMD && SCNN_SP
 /* Bits of a byte that a weight leaves unused. */
 SCNN_INLINE int32_t unused(const struct scnn_layer *l) { return 8 - l->bits; }
 
-SCNN_INLINE int32_t sum_of(const struct scnn_layer *l, const union sums *from, int32_t t, int32_t output) {
-    return halved(l) ? from->halves[t][(output & ~3) + output % 2 * 2 + output / 2 % 2] >> unused(l)
-                     : from->whole[t][output];
+SCNN_INLINE int32_t sum_of(const struct scnn_layer *l, int32_t t, int32_t output) {
+    return halved(l) ? sums.halves[t][output] >> unused(l) : sums.whole[t][output];
 }
 
 /* Four bytes, or two int16, wherever they are. */
@@ -50,10 +49,12 @@ SCNN_INLINE uint32_t word(const void *from) {
 #endif
 }
 
-/* A row's weights lie in words, the first four in the lowest bits of its bytes, the next four above them. */
-SCNN_INLINE int32_t weight(const struct scnn_layer *l, int32_t row, int32_t output) {
-    int32_t each = 32 / l->bits, at = row * l->row_bytes + output / each * 4 + output % 4;
-    uint32_t byte = l->weights[at] << (unused(l) - output % each / 4 * l->bits) & 0xFF; /* its bits on top */
+/* A row's weights lie in words, the first four in the lowest bits of its bytes, the next four above them. Four are in
+   the order 0, 2, 1, 3, so that the two bytes that a processor unpacks at once are neighbouring outputs. */
+SCNN_INLINE int32_t weight(const struct scnn_layer *l, int32_t row, int32_t index) {
+    int32_t each = 32 / l->bits, byte_of = index % 2 * 2 + index / 2 % 2;
+    int32_t at = row * l->row_bytes + index / each * 4 + byte_of;
+    uint32_t byte = l->weights[at] << (unused(l) - index % each / 4 * l->bits) & 0xFF; /* its bits on top */
     return (int32_t)(int8_t)byte >> unused(l);
 }
 
@@ -68,15 +69,15 @@ SCNN_INLINE uint32_t four_weights(const struct scnn_layer *l, const uint8_t *row
 
 /* ---- Neurons ---- */
 
-/* One neuron over all steps: its spikes as bits. What it receives is `constant`, or changes from step to step. Its
-   membrane is kept in `membranes` unless that is null, of each step behind SCNN_CLASSES others. */
-SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t output, int32_t *membranes) {
+/* One neuron over all steps: its spikes as bits. What it receives is in `sums`, or always `constant`, if that is given.
+   Its membrane is kept in `membranes` unless that is null, of each step behind SCNN_CLASSES others. */
+SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, const int32_t *constant, int32_t output, int32_t *membranes) {
     int32_t membrane = 0, fired = 0, bias = l->bias[output], threshold = SCNN_TUNED(l->threshold[output]);
     uint32_t mask = 0;
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
         if (l->reset == SCNN_ZERO && fired) membrane = 0;
         membrane = l->shift >= 0 ? membrane >> l->shift : (int32_t)(((int64_t)membrane * l->factor) >> 16) * 2;
-        membrane += sum_of(l, &sums, constant ? 0 : t, output) * (1 << l->fraction) + bias;
+        membrane += (constant ? *constant : sum_of(l, t, output)) * (1 << l->fraction) + bias;
         if (l->reset == SCNN_SUBTRACT && fired) membrane -= threshold;
         fired = membrane > threshold;
         mask |= (uint32_t)fired << t;
@@ -85,37 +86,54 @@ SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, int constant, int32_t ou
     return mask;
 }
 
-/* Whether a constant sum is known to make no spike. */
-SCNN_INLINE int is_quiet(const struct scnn_layer *l, int32_t output) {
-#ifdef SCNN_TUNABLE
-    (void)l, (void)output;
-    return 0;
+/* The activity of a neuron that receives the same sum at every step, or once. */
+SCNN_INLINE uint8_t activity_of(const struct scnn_layer *l, int32_t sum, int32_t output) {
+#if SCNN_SPIKING
+#ifndef SCNN_TUNABLE
+    if (sum <= l->quiet[output]) return 0; /* known to make no spike */
+#endif
+    return (uint8_t)spikes(l, &sum, output, 0);
 #else
-    return sums.whole[0][output] <= l->quiet[output];
+    int32_t value = (int32_t)(((int64_t)(sum + l->bias[output]) * l->multiplier[output] + ((int64_t)1 << 31)) >> 32);
+    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 #endif
 }
 
-/* All outputs of a place: from `sums` to activity. */
-SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *activity) {
-    for (int32_t o = 0; o < l->outputs; o++) {
-#if SCNN_SPIKING
-        if (constant && is_quiet(l, o))
-            activity[o] = 0;
-        else
-            activity[o] = (uint8_t)spikes(l, constant, o, 0);
-#else
-        (void)constant;
-        int64_t value = ((int64_t)(sums.whole[0][o] + l->bias[o]) * l->multiplier[o] + ((int64_t)1 << 31)) >> 32;
-        activity[o] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
-#endif
+#if SCNN_SIMD && SCNN_SPIKING
+/* Two outputs at once, of which most spike seldom: where no step's sum is above the largest constant one that makes no
+   spike, there is none, since a membrane that never fires only grows with what it receives. */
+SCNN_INLINE void activate_pairs(const struct scnn_layer *l, uint8_t *activity) {
+    for (int32_t o = 0; o < l->outputs; o += 2) {
+        uint32_t quiet = word(l->quiet_halves + o), loud = 0; /* the sign bit of each half says whether it is */
+        for (int32_t t = 0; t < SCNN_STEPS; t++)
+            loud |= (uint32_t)__qsub16((int16x2_t)quiet, (int16x2_t)sums.pairs[t][o / 2]);
+        activity[o] = loud & 0x8000 ? (uint8_t)spikes(l, 0, o, 0) : 0;
+        if (l->outputs % 2 && o + 1 == l->outputs) break;
+        activity[o + 1] = loud >> 31 ? (uint8_t)spikes(l, 0, o + 1, 0) : 0;
     }
+}
+#endif
+
+/* All outputs of a place: from `sums` to activity. What a layer receives is constant, or differs from step to step. */
+SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *activity) {
+#if SCNN_SPIKING
+#if SCNN_SIMD && !defined(SCNN_TUNABLE)
+    if (!constant && l->lanes) {
+        activate_pairs(l, activity);
+        return;
+    }
+#endif
+    for (int32_t o = 0; o < l->outputs && !constant; o++) activity[o] = (uint8_t)spikes(l, 0, o, 0);
+#else
+    constant = 1;
+#endif
+    for (int32_t o = 0; o < l->outputs && constant; o++) activity[o] = activity_of(l, sums.whole[0][o], o);
 }
 
 /* All outputs of a place that nothing comes into. */
 SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
 #ifdef SCNN_TUNABLE
-    for (int32_t o = 0; o < l->outputs; o++) sums.whole[0][o] = 0;
-    activate(l, 1, activity);
+    for (int32_t o = 0; o < l->outputs; o++) activity[o] = activity_of(l, 0, o);
 #else
     for (int32_t o = 0; o < l->outputs; o++) activity[o] = l->background[o];
 #endif
@@ -125,7 +143,7 @@ SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
 SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
     for (int32_t o = 0; o < l->outputs; o++) {
 #if SCNN_SPIKING
-        uint32_t mask = spikes(l, constant, o, scnn_membranes + o);
+        uint32_t mask = spikes(l, constant ? &sums.whole[0][o] : 0, o, scnn_membranes + o);
         scnn_scores[o] = 0;
         for (int32_t t = 0; t < SCNN_STEPS; t++)
             scnn_scores[o] += SCNN_MEMBRANE ? scnn_membranes[t * SCNN_CLASSES + o] : (int32_t)(mask >> t & 1);
@@ -138,58 +156,42 @@ SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
     }
 }
 
-/* Keep in `most` what is largest of it and `sums`: max pooling, place by place. */
-SCNN_INLINE void keep_largest(const struct scnn_layer *l, int32_t steps, union sums *most, int first) {
-    for (int32_t t = 0; t < steps; t++) {
-        for (int32_t o = 0; o < SCNN_MOST_OUTPUTS && o < (l->outputs + 3) / 4 * 4; o++) {
-            if (halved(l)) {
-                if (first || sums.halves[t][o] > most->halves[t][o]) most->halves[t][o] = sums.halves[t][o];
-            } else {
-                if (first || sums.whole[t][o] > most->whole[t][o]) most->whole[t][o] = sums.whole[t][o];
-            }
-        }
-    }
-}
-
-SCNN_INLINE void take_largest(const struct scnn_layer *l, int32_t steps, const union sums *most) {
-    for (int32_t t = 0; t < steps; t++) {
-        for (int32_t i = 0; halved(l) && i < (l->outputs + 3) / 4 * 2; i++) sums.pairs[t][i] = most->pairs[t][i];
-        for (int32_t o = 0; !halved(l) && o < l->outputs; o++) sums.whole[t][o] = most->whole[t][o];
-    }
-}
-
 /* ---- The first layer: products with the image ---- */
+
+/* The sum of the products of two int16 in each word, added to `sum`. */
+SCNN_INLINE int32_t product(uint32_t a, uint32_t b, int32_t sum) {
+#if SCNN_SIMD
+    return __smlad((int16x2_t)a, (int16x2_t)b, sum);
+#else
+    return sum + (int16_t)a * (int16_t)b + ((int32_t)a >> 16) * ((int32_t)b >> 16);
+#endif
+}
 
 /* Sums of the products of `size` values and the weights, [outputs][size]. */
 SCNN_INLINE void multiply(const struct scnn_layer *l, const int16_t *values, int32_t size) {
     const int16_t *row = l->weights16;
     for (int32_t o = 0; o < l->outputs; o++, row += size) {
         int32_t sum = 0, i = 0;
-#if SCNN_SIMD
-        for (; i + 1 < size; i += 2) sum = __smlad((int16x2_t)word(row + i), (int16x2_t)word(values + i), sum);
-#endif
-        for (; i < size; i++) sum += row[i] * values[i];
+        for (; i + 1 < size; i += 2) sum = product(word(row + i), word(values + i), sum);
+        if (i < size) sum += row[i] * values[i];
         sums.whole[0][o] = sum;
     }
 }
 
-static int16_t patch16[SCNN_MOST_PATCH16];
-
-/* Copy what the kernel sees at row y and column x of the convolution. */
-SCNN_INLINE void look(const struct scnn_layer *l, int32_t y, int32_t x) {
-    int16_t *to = patch16;
+/* What the kernel sees at row y and column x of the convolution, in pairs; zeros lie around the image. */
+SCNN_INLINE void look(const struct scnn_layer *l, int32_t y, int32_t x, uint32_t *seen) {
     int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
-    for (int32_t i = 0; i < l->kernel; i++) {
-        for (int32_t j = 0; j < l->kernel; j++) {
-            int32_t inside = (uint32_t)(top + i) < (uint32_t)l->height && (uint32_t)(left + j) < (uint32_t)l->width;
-            *to++ = inside ? scnn_even.image[(top + i) * l->width + left + j] : 0;
-        }
+    int32_t within = top >= 0 && left >= 0 && top + l->kernel <= l->height && left + l->kernel <= l->width;
+    for (int32_t k = 0; k < l->kernel * l->kernel; k++) {
+        int32_t row = top + k / l->kernel, column = left + k % l->kernel;
+        int32_t inside = within || ((uint32_t)row < (uint32_t)l->height && (uint32_t)column < (uint32_t)l->width);
+        uint32_t pixel = inside ? (uint16_t)scnn_even.image[row * l->width + column] : 0;
+        seen[k / 2] = k % 2 ? seen[k / 2] | pixel << 16 : pixel;
     }
-    if (l->kernel % 2) *to = 0;
 }
 
 SCNN_INLINE void first_convolution(const struct scnn_layer *l, uint8_t *out) {
-    int32_t pool = l->pool ? l->pool : 1, size = (l->kernel * l->kernel + 1) / 2 * 2;
+    int32_t pool = l->pool ? l->pool : 1, pairs = (l->kernel * l->kernel + 1) / 2;
     for (int32_t y = 0; y < l->out_height; y++) {
         for (int32_t x = 0; x < l->out_width; x++, out += l->outputs) {
             int32_t begin = x * l->pool_stride * l->stride - l->padding;
@@ -197,20 +199,20 @@ SCNN_INLINE void first_convolution(const struct scnn_layer *l, uint8_t *out) {
                 rest(l, out);
                 continue;
             }
-            if (pool == 1) {
-                look(l, y, x);
-                multiply(l, patch16, size);
-            } else {
-                int32_t most[SCNN_MOST_OUTPUTS];
-                for (int32_t i = 0; i < pool * pool; i++) {
-                    look(l, y * l->pool_stride + i / pool, x * l->pool_stride + i % pool);
-                    multiply(l, patch16, size);
-                    for (int32_t o = 0; o < l->outputs; o++)
-                        if (i == 0 || sums.whole[0][o] > most[o]) most[o] = sums.whole[0][o];
+            for (int32_t i = 0; i < pool * pool; i++) {
+                uint32_t seen[SCNN_MOST_PAIRS];
+                const int16_t *row = l->weights16;
+                look(l, y * l->pool_stride + i / pool, x * l->pool_stride + i % pool, seen);
+                for (int32_t o = 0; o < l->outputs; o++, row += 2 * pairs) {
+                    int32_t sum = 0;
+                    for (int32_t k = 0; k < pairs; k++) sum = product(word(row + 2 * k), seen[k], sum);
+                    if (pool > 1) { /* the largest so far */
+                        if (i > 0 && sums.whole[0][o] > sum) sum = sums.whole[0][o];
+                        sums.whole[0][o] = sum;
+                    }
+                    if (i == pool * pool - 1) out[o] = activity_of(l, sum, o);
                 }
-                for (int32_t o = 0; o < l->outputs; o++) sums.whole[0][o] = most[o];
             }
-            activate(l, 1, out);
         }
     }
 }
@@ -221,74 +223,94 @@ SCNN_INLINE void first_convolution(const struct scnn_layer *l, uint8_t *out) {
 static uint16_t head[PATTERNS];                /* of each pattern the last row found, counted from 1; 0: none */
 static uint16_t next[SCNN_MOST_ROWS + 1];      /* of each row the one found before it */
 static uint8_t used[PATTERNS];                 /* the patterns found */
-static int32_t patterns;
 
-/* Sort `count` neurons, whose weights begin at `row`, by their patterns. */
-SCNN_INLINE void collect(const uint8_t *masks, int32_t count, int32_t row) {
-    for (int32_t i = 0; i < count; i++) {
-        while (i + 4 <= count && !word(masks + i)) i += 4;
-        uint32_t mask = i < count ? masks[i] : 0;
-        if (mask) {
-            if (!head[mask]) used[patterns++] = (uint8_t)mask;
-            next[row + i + 1] = head[mask];
-            head[mask] = (uint16_t)(row + i + 1);
-        }
+/* Sort a neuron, whose weights are in `row`, by its pattern; `found` patterns before, and how many now. */
+SCNN_INLINE int32_t sort(uint32_t mask, int32_t row, int32_t found) {
+    uint16_t before = head[mask];
+    if (!before) used[found++] = (uint8_t)mask;
+    next[row + 1] = before;
+    head[mask] = (uint16_t)(row + 1);
+    return found;
+}
+
+/* Sort `count` neurons, whose weights begin at `row`. Four silent ones are passed at once. */
+SCNN_INLINE int32_t collect(const uint8_t *masks, int32_t count, int32_t row, int32_t found) {
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        if (!word(masks + i)) continue;
+        for (int32_t k = i; k < i + 4; k++)
+            if (masks[k]) found = sort(masks[k], row + k, found);
     }
+    for (; i < count; i++)
+        if (masks[i]) found = sort(masks[i], row + i, found);
+    return found;
 }
 
 #if SCNN_SIMD
-/* Add the rows of weights that begin with `row` for `count` outputs from `output` on, at the steps of `pattern`. Where
-   a sum may need more than 16 bits, 256 rows are added at a time. */
-SCNN_INLINE void add_halves(const struct scnn_layer *l, uint32_t pattern, uint32_t row, int32_t output, int32_t count) {
-    while (row) {
-        uint32_t pairs[8];
-        for (int32_t i = 0; i < count / 2; i++) pairs[i] = 0;
-        for (int32_t left = 256; row && (left || l->lanes); row = next[row], left--) {
-            const uint8_t *weights = l->weights + (row - 1) * (uint32_t)l->row_bytes + output * l->bits / 8;
-            for (int32_t i = 0; i < count / 4; i++) {
-                uint32_t four = four_weights(l, weights, 4 * i), turned = four >> 8 | four << 24;
-                pairs[2 * i] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * i], (int8x4_t)four);
-                pairs[2 * i + 1] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * i + 1], (int8x4_t)turned);
-            }
-        }
-        for (int32_t t = 0; t < SCNN_STEPS; t++) {
-            if (!(pattern >> t & 1)) continue;
-            for (int32_t i = 0; i < count / 2; i++) {
-                if (l->lanes) {
-                    uint32_t *to = &sums.pairs[t][output / 2 + i];
-                    *to = (uint32_t)__sadd16((int16x2_t)*to, (int16x2_t)pairs[i]);
-                } else {
-                    int32_t *to = &sums.whole[t][output + i / 2 * 4 + i % 2];
-                    to[0] += (int16_t)pairs[i] >> unused(l);
-                    to[2] += (int32_t)pairs[i] >> (16 + unused(l));
-                }
+/* Add pairs of sums, those of `count` outputs, to those of time step t that begin with output `o`. */
+SCNN_INLINE void add_pairs(const struct scnn_layer *l, const uint32_t *pairs, int32_t t, int32_t o, int32_t count) {
+    for (int32_t i = 0; i < count / 2; i += 2) {
+        if (l->lanes) { /* both are read before one is written: a compiler then moves two words at once */
+            uint32_t *to = &sums.pairs[t][o / 2 + i], first = to[0], second = to[1];
+            to[0] = (uint32_t)__sadd16((int16x2_t)first, (int16x2_t)pairs[i]);
+            to[1] = (uint32_t)__sadd16((int16x2_t)second, (int16x2_t)pairs[i + 1]);
+        } else {
+            for (int32_t k = i; k < i + 2; k++) {
+                sums.whole[t][o + 2 * k] += (int16_t)pairs[k] >> unused(l);
+                sums.whole[t][o + 2 * k + 1] += (int32_t)pairs[k] >> (16 + unused(l));
             }
         }
     }
 }
 
-SCNN_INLINE void add_pattern(const struct scnn_layer *l, uint32_t pattern) {
+/* Add the rows of weights of the `found` patterns, `count` outputs of them from `output` on, pattern by pattern. Where
+   a sum may need more than 16 bits, 256 rows are added at a time. */
+SCNN_INLINE void add_halves(const struct scnn_layer *l, int32_t found, int32_t output, int32_t count) {
+    const uint8_t *base = l->weights + output * l->bits / 8;
+    const uint16_t *following = next;
+    SCNN_KEEP(base);
+    SCNN_KEEP(following);
+    for (int32_t i = 0; i < found; i++) {
+        uint32_t pattern = used[i], row = head[pattern];
+        do {
+            uint32_t pairs[8];
+            for (int32_t k = 0; k < count / 2; k++) pairs[k] = 0;
+            for (int32_t left = 256; row && (left || l->lanes); row = following[row], left--) {
+                const uint8_t *weights = base + (row - 1) * (uint32_t)l->row_bytes;
+                for (int32_t k = 0; k < count / 4; k++) {
+                    uint32_t four = four_weights(l, weights, 4 * k), turned = four >> 8 | four << 24;
+                    pairs[2 * k] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * k], (int8x4_t)four);
+                    pairs[2 * k + 1] = (uint32_t)__sxtab16((int16x2_t)pairs[2 * k + 1], (int8x4_t)turned);
+                }
+            }
+            for (int32_t t = 0; t < SCNN_STEPS; t++)
+                if (pattern >> t & 1) add_pairs(l, pairs, t, output, count);
+        } while (!l->lanes && row);
+    }
+}
+
+/* The same for all outputs: eight registers of sums are what a processor has. */
+SCNN_INLINE void add_all_halves(const struct scnn_layer *l, int32_t found) {
     int32_t o = 0;
-    for (; o + (l->bits == 8 ? 12 : l->bits == 4 ? 8 : 0) < l->outputs; o += 16)
-        add_halves(l, pattern, head[pattern], o, 16);
-    for (; o + (l->bits == 8 ? 4 : 0) < l->outputs; o += 8) add_halves(l, pattern, head[pattern], o, 8);
-    if (o < l->outputs) add_halves(l, pattern, head[pattern], o, 4);
+    for (; o + (l->bits == 8 ? 12 : l->bits == 4 ? 8 : 0) < l->outputs; o += 16) add_halves(l, found, o, 16);
+    for (; o + (l->bits == 8 ? 4 : 0) < l->outputs; o += 8) add_halves(l, found, o, 8);
+    if (o < l->outputs) add_halves(l, found, o, 4);
 }
 #endif
 
-/* Add the rows of weights of all that was collected to `sums`, pattern by pattern, and forget it. */
-SCNN_INLINE void add(const struct scnn_layer *l) {
+/* Add the rows of weights of the `found` patterns to `sums`, pattern by pattern, and forget them. */
+SCNN_INLINE void add(const struct scnn_layer *l, int32_t found) {
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
         if (halved(l))
             for (int32_t i = 0; i < (l->outputs + 3) / 4 * 2; i++) sums.pairs[t][i] = 0;
         else
             for (int32_t o = 0; o < (l->outputs + 3) / 4 * 4; o++) sums.whole[t][o] = 0;
     }
-    for (int32_t i = 0; i < patterns; i++) {
-        uint32_t pattern = used[i];
 #if SCNN_SIMD
-        add_pattern(l, pattern);
+    add_all_halves(l, found);
 #else
+    for (int32_t i = 0; i < found; i++) {
+        uint32_t pattern = used[i];
         int32_t sum[SCNN_MOST_OUTPUTS];
         for (int32_t o = 0; o < l->outputs; o++) sum[o] = 0;
         for (uint32_t row = head[pattern]; row; row = next[row])
@@ -296,21 +318,45 @@ SCNN_INLINE void add(const struct scnn_layer *l) {
         for (int32_t t = 0; t < SCNN_STEPS; t++)
             if (pattern >> t & 1)
                 for (int32_t o = 0; o < l->outputs; o++) sums.whole[t][o] += sum[o];
-#endif
-        head[pattern] = 0;
     }
-    patterns = 0;
+#endif
+    for (int32_t i = 0; i < found; i++) head[used[i]] = 0;
 }
 
-/* The active neurons that the kernel sees at row y and column x: rows of weights are [kernel][kernel][channels]. */
-SCNN_INLINE void collect_around(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x) {
-    int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
+/* Sort the neurons that the kernel sees at row y and column x: rows of weights are [kernel][kernel][channels]. */
+SCNN_INLINE int32_t collect_around(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x) {
+    int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding, found = 0;
     int32_t low = left < 0 ? -left : 0;
     int32_t high = left + l->kernel > l->width ? l->width - left : l->kernel;
     for (int32_t i = 0; i < l->kernel; i++) {
         if ((uint32_t)(top + i) < (uint32_t)l->height && low < high)
-            collect(in + ((top + i) * l->width + left + low) * l->channels, (high - low) * l->channels,
-                    (i * l->kernel + low) * l->channels);
+            found = collect(in + ((top + i) * l->width + left + low) * l->channels, (high - low) * l->channels,
+                            (i * l->kernel + low) * l->channels, found);
+    }
+    return found;
+}
+
+/* Keep in `most` what is largest of it and `sums`: max pooling, place by place. */
+SCNN_INLINE void keep_largest(const struct scnn_layer *l, union sums *most, int first) {
+    for (int32_t t = 0; t < SCNN_STEPS; t++) {
+        for (int32_t o = 0; o < l->outputs; o++) {
+            if (halved(l)) {
+                if (first || sums.halves[t][o] > most->halves[t][o]) most->halves[t][o] = sums.halves[t][o];
+            } else {
+                if (first || sums.whole[t][o] > most->whole[t][o]) most->whole[t][o] = sums.whole[t][o];
+            }
+        }
+    }
+}
+
+SCNN_INLINE void take_largest(const struct scnn_layer *l, const union sums *most) {
+    for (int32_t t = 0; t < SCNN_STEPS; t++) {
+        for (int32_t o = 0; o < l->outputs; o++) {
+            if (halved(l))
+                sums.halves[t][o] = most->halves[t][o];
+            else
+                sums.whole[t][o] = most->whole[t][o];
+        }
     }
 }
 
@@ -319,20 +365,19 @@ SCNN_INLINE void convolution(const struct scnn_layer *l, const uint8_t *in, uint
     for (int32_t y = 0; y < l->out_height; y++) {
         for (int32_t x = 0; x < l->out_width; x++, out += l->outputs) {
             if (pool == 1) {
-                collect_around(l, in, y, x);
-                if (!patterns) {
+                int32_t found = collect_around(l, in, y, x);
+                if (!found) {
                     rest(l, out);
                     continue;
                 }
-                add(l);
+                add(l, found);
             } else {
                 union sums most;
                 for (int32_t i = 0; i < pool * pool; i++) {
-                    collect_around(l, in, y * l->pool_stride + i / pool, x * l->pool_stride + i % pool);
-                    add(l);
-                    keep_largest(l, SCNN_STEPS, &most, i == 0);
+                    add(l, collect_around(l, in, y * l->pool_stride + i / pool, x * l->pool_stride + i % pool));
+                    keep_largest(l, &most, i == 0);
                 }
-                take_largest(l, SCNN_STEPS, &most);
+                take_largest(l, &most);
             }
             activate(l, 0, out);
         }
@@ -340,74 +385,104 @@ SCNN_INLINE void convolution(const struct scnn_layer *l, const uint8_t *in, uint
 }
 
 SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
-    collect(in, l->channels * l->height * l->width, 0);
-    add(l);
+    add(l, collect(in, l->channels * l->height * l->width, 0, 0));
 }
 
 #else
 /* ---- Layers of values: every product ---- */
 
-static uint8_t patch8[SCNN_MOST_ROWS + 3];
+#define CHUNK (2 * SCNN_MOST_ROWS)
+/* What two places of a convolution see, or a part of what units are connected with. */
+static union {
+    int16_t each[CHUNK];
+    uint32_t pairs[CHUNK / 2];
+} values;
 
-/* Sums of the products of `size` values and the weights of `count` outputs, [outputs][size], up to four of them. */
-SCNN_INLINE void connect_some(const struct scnn_layer *l, const uint8_t *values, int32_t size, int32_t o, int32_t count) {
-    int32_t total[4] = {0, 0, 0, 0}, i = 0;
+/* Sums of the products of `size` numbers in `values`, of two places or one, and the weights from number `first` on of
+   `count` outputs from o on; where `first` is not 0 they are added to `sums`. Each weight is unpacked once for both
+   places, and each number is read once for all of these outputs. Rows of weights end with zeros, so it does not matter
+   what lies behind the numbers. */
+SCNN_INLINE void add_products(const struct scnn_layer *l, int32_t first, int32_t size, int32_t places, int32_t o,
+                              int32_t count) {
+    int32_t total[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
 #if SCNN_SIMD
     int32_t each = 32 / l->bits;
-    const uint8_t *row = l->weights + o * l->row_bytes;
-    for (; i + each <= size; i += each, row += 4) {
-        for (int32_t k = 0; k < each; k += 4, values += 4) {
-            uint32_t x = word(values);
-            int16x2_t low = __uxtb16((uint8x4_t)x), high = __uxtb16((uint8x4_t)(x >> 8 | x << 24));
+    const uint8_t *row = l->weights + o * l->row_bytes + first * l->bits / 8;
+    for (int32_t i = 0; i < size; i += each, row += 4) {
+        for (int32_t k = 0; k < each; k += 4) {
             for (int32_t n = 0; n < count; n++) {
                 uint32_t four = four_weights(l, row + n * l->row_bytes, k);
-                total[n] = __smlad(__sxtb16((int8x4_t)four), low, total[n]);
-                total[n] = __smlad(__sxtb16((int8x4_t)(four >> 8 | four << 24)), high, total[n]);
+                int16x2_t low = __sxtb16((int8x4_t)four), high = __sxtb16((int8x4_t)(four >> 8 | four << 24));
+                for (int32_t p = 0; p < places; p++) {
+                    const uint32_t *pairs = values.pairs + (p * SCNN_MOST_ROWS + i + k) / 2;
+                    total[p][n] = __smlad(low, (int16x2_t)pairs[0], total[p][n]);
+                    total[p][n] = __smlad(high, (int16x2_t)pairs[1], total[p][n]);
+                }
             }
         }
     }
-    for (int32_t n = 0; n < count; n++) total[n] >>= unused(l);
+#else
+    for (int32_t i = 0; i < size; i++)
+        for (int32_t n = 0; n < count; n++)
+            for (int32_t p = 0; p < places; p++)
+                total[p][n] += weight(l, o + n, first + i) * values.each[p * SCNN_MOST_ROWS + i];
 #endif
-    for (; i < size; i++, values++)
-        for (int32_t n = 0; n < count; n++) total[n] += weight(l, o + n, i) * *values;
-    for (int32_t n = 0; n < count; n++) sums.whole[0][o + n] = total[n];
+    for (int32_t p = 0; p < places; p++)
+        for (int32_t n = 0; n < count; n++)
+            sums.whole[p][o + n] = (first ? sums.whole[p][o + n] : 0) + (total[p][n] >> (SCNN_SIMD ? unused(l) : 0));
 }
 
-SCNN_INLINE void connect_values(const struct scnn_layer *l, const uint8_t *values, int32_t size) {
-    int32_t o = 0;
-    for (; o + 3 < l->outputs; o += 4) connect_some(l, values, size, o, 4);
-    for (; o < l->outputs; o++) connect_some(l, values, size, o, 1);
+/* The same for all outputs: four registers of sums are what a processor has. The last one of a convolution's may be
+   computed twice; sums that others are added to may not. */
+SCNN_INLINE void add_all_products(const struct scnn_layer *l, int32_t first, int32_t size, int32_t places) {
+    int32_t o = 0, count = 4 / places;
+    for (; o + count <= l->outputs; o += count) add_products(l, first, size, places, o, count);
+    if (places == 2 && o < l->outputs && o > 0) add_products(l, first, size, 2, l->outputs - 2, 2);
+    for (; o < l->outputs && (places == 1 || o == 0); o++) add_products(l, first, size, places, o, 1);
 }
 
 SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
-    connect_values(l, in, l->channels * l->height * l->width);
-}
-
-/* The sums of the place at row y and column x of the convolution. */
-SCNN_INLINE void convolve(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x) {
-    uint8_t *to = patch8;
-    int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
-    for (int32_t i = 0; i < l->kernel; i++) {
-        for (int32_t j = 0; j < l->kernel; j++) {
-            int32_t inside = (uint32_t)(top + i) < (uint32_t)l->height && (uint32_t)(left + j) < (uint32_t)l->width;
-            const uint8_t *from = in + ((top + i) * l->width + left + j) * l->channels;
-            for (int32_t c = 0; c < l->channels; c++) *to++ = inside ? from[c] : 0;
-        }
+    int32_t size = l->channels * l->height * l->width;
+    for (int32_t first = 0; first < size; first += CHUNK) {
+        int32_t count = size - first < CHUNK ? size - first : CHUNK;
+        for (int32_t i = 0; i < count; i++) values.each[i] = in[first + i];
+        add_all_products(l, first, count, 1);
     }
-    connect_values(l, patch8, l->kernel * l->kernel * l->channels);
 }
 
+/* Copy what the kernel sees at row y and column x of the convolution; zeros lie around the map. */
+SCNN_INLINE void look_at(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x, int16_t *to) {
+    int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
+    int32_t low = left < 0 ? -left : 0;
+    int32_t high = left + l->kernel > l->width ? l->width - left : l->kernel;
+    for (int32_t i = 0; i < l->kernel; i++, to += l->kernel * l->channels) {
+        int32_t inside = (uint32_t)(top + i) < (uint32_t)l->height && low < high;
+        int32_t begin = inside ? low * l->channels : 0, end = inside ? high * l->channels : 0;
+        const uint8_t *from = in + ((top + i) * l->width + left) * l->channels;
+        for (int32_t j = 0; j < begin; j++) to[j] = 0;
+        for (int32_t j = begin; j < end; j++) to[j] = from[j];
+        for (int32_t j = end; j < l->kernel * l->channels; j++) to[j] = 0;
+    }
+}
+
+/* Two places at a time. With pooling these are places that are pooled, the largest sum of which is kept. */
 SCNN_INLINE void convolution(const struct scnn_layer *l, const uint8_t *in, uint8_t *out) {
-    int32_t pool = l->pool ? l->pool : 1;
-    for (int32_t y = 0; y < l->out_height; y++) {
-        for (int32_t x = 0; x < l->out_width; x++, out += l->outputs) {
-            union sums most;
-            for (int32_t i = 0; i < pool * pool; i++) {
-                convolve(l, in, y * l->pool_stride + i / pool, x * l->pool_stride + i % pool);
-                keep_largest(l, 1, &most, i == 0);
+    int32_t pool = l->pool ? l->pool : 1, each = pool * pool, all = l->out_height * l->out_width * each;
+    int32_t most[SCNN_MOST_OUTPUTS];
+    for (int32_t begin = 0; begin < all; begin += 2) {
+        int32_t places = all - begin < 2 ? all - begin : 2;
+        for (int32_t p = 0; p < places; p++) {
+            int32_t pooled = (begin + p) / each, i = (begin + p) % each;
+            look_at(l, in, pooled / l->out_width * l->pool_stride + i / pool,
+                    pooled % l->out_width * l->pool_stride + i % pool, values.each + p * SCNN_MOST_ROWS);
+        }
+        add_all_products(l, 0, l->kernel * l->kernel * l->channels, 2);
+        for (int32_t p = 0; p < places; p++) {
+            int32_t pooled = (begin + p) / each, i = (begin + p) % each;
+            for (int32_t o = 0; o < l->outputs; o++) {
+                if (i == 0 || sums.whole[p][o] > most[o]) most[o] = sums.whole[p][o];
+                if (i == each - 1) out[pooled * l->outputs + o] = activity_of(l, most[o], o);
             }
-            take_largest(l, 1, &most);
-            activate(l, 0, out);
         }
     }
 }

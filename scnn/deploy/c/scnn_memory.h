@@ -54,9 +54,12 @@ enum { SCNN_OWN_STEPS = SCNN_STEPS };
 #if defined(__GNUC__)
 #define SCNN_INLINE static inline __attribute__((always_inline))
 #define SCNN_APART static __attribute__((noinline))
+/* An address that a compiler is to keep in a register, and not to compute again at each use. */
+#define SCNN_KEEP(address) __asm__("" : "+r"(address))
 #else
 #define SCNN_INLINE static inline
 #define SCNN_APART static
+#define SCNN_KEEP(address) ((void)(address))
 #endif
 
 #endif
