@@ -235,13 +235,12 @@ SCNN_INLINE int32_t sort(uint32_t mask, int32_t row, int32_t found) {
 
 /* Sort `count` neurons, whose weights begin at `row`. Four silent ones are passed at once. */
 SCNN_INLINE int32_t collect(const uint8_t *masks, int32_t count, int32_t row, int32_t found) {
-    int32_t i = 0;
-    for (; i + 4 <= count; i += 4) {
+    for (int32_t i = 0; i + 4 <= count; i += 4) {
         if (!word(masks + i)) continue;
         for (int32_t k = i; k < i + 4; k++)
             if (masks[k]) found = sort(masks[k], row + k, found);
     }
-    for (; i < count; i++)
+    for (int32_t i = count - count % 4; i < count; i++)
         if (masks[i]) found = sort(masks[i], row + i, found);
     return found;
 }
