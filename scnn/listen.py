@@ -48,20 +48,25 @@ class Gate:
         f = min over 1.5 s of the energy of 10 frames, and at least -70 dB of full scale
 
     A segment begins 120 ms before 4 p > 6 f (7 dB) and ends 80 ms after the last 4 p > 3 f (4 dB), once
-    250 ms passed without one, or after 2.5 s. It is given only if it was above 6 f for 60 ms or longer, and
-    once above the 6 f of its end: noise that has set in is part of it by then. Segments do not overlap.
+    250 ms passed without one, or after `longest`, 2.5 s. It is given only if it was above 6 f for 60 ms or
+    longer, and once above the 6 f of its end: noise that has set in is part of it by then. Segments do not
+    overlap.
 
-    sample_rate: Hz, of what `feed` is given.
+    sample_rate: Hz, of what `feed` is given. longest: frames after which a segment is cut.
+
+    Raises ValueError for a rate below 1000 Hz, and for segments that would be shorter than a word.
 
     >>> gate = Gate(sample_rate=8000)
     >>> list(gate.feed(np.zeros(8000, np.float32)))  # a second of silence
     []
     """
 
-    def __init__(self, sample_rate: int = 8000) -> None:
+    def __init__(self, sample_rate: int = 8000, longest: int = _LONGEST) -> None:
         if sample_rate < 1000:
             raise ValueError(f"sample_rate={sample_rate}: must be 1000 Hz or more")
-        self.sample_rate = sample_rate
+        if longest < _HANGOVER + _SHORTEST:
+            raise ValueError(f"longest={longest}: must be {_HANGOVER + _SHORTEST} frames or more")
+        self.sample_rate, self.longest = sample_rate, longest
         self.length = sample_rate // _FRAMES
         self.coefficients = _highpass(sample_rate)
         full = 2**30 * _LONG * self.length  # the energy of ten frames of full scale
@@ -137,7 +142,7 @@ class Gate:
             self._last = self._next
         self._above += 4 * level > _OPEN * self._floor
         self._peak = max(self._peak, level)
-        if self._next - self._last >= _HANGOVER or self._next - self._opened >= _LONGEST:
+        if self._next - self._last >= _HANGOVER or self._next - self._opened >= self.longest:
             return self._end(self._next + 1)
         return []
 

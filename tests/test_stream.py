@@ -140,6 +140,18 @@ def test_c_bears_any_sound(tmp_path):
         assert all(end <= after.start for end, after in zip(ends, heard[1:], strict=False))
 
 
+def test_shorter_words_take_less_memory(words, tmp_path):
+    program = made()
+    samples = np.concatenate([spoken(words[:3]), pcm(_music(np.arange(5 * RATE) / RATE))])
+    heard = Stream(program, longest=60)
+    wanted = heard.feed(samples) + heard.flush()
+    assert max(word.length for word in wanted) <= (12 + 1 + 60) * RATE // 100
+    target = measure.Host(program, tmp_path, [*CHECKS, "-DSCNN_LONGEST=60"], streaming=True)
+    assert in_pieces(target, samples, 700) == wanted != in_python(program, samples)
+    with pytest.raises(ValueError, match="longest=30: must be 31 frames or more"):
+        Gate(RATE, longest=30)
+
+
 def test_a_word_is_the_same_in_any_stream_and_answers_as_alone(words):
     """Its samples are those that `Gate` cuts out, and its answer that of a recording of them."""
     program, samples = made(), spoken(words[:5])

@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parent / "c"
 COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "scnn_stream.c", "main.c")
 CORE = ("scnn_frontend.c", "scnn_network.c")  # what an application compiles
 STREAM = "scnn_stream.c"  # and this one if it listens to a stream
-_GATE = "fraction open close short long memory known hangover before after shortest longest"
+_GATE = "fraction open close short long memory known hangover before after shortest"
 _RESETS = ("none", "subtract", "zero")
 _NORMALIZATIONS = ("fixed", "clip", "band", "peak")
 _STRUCT = """struct scnn_layer {
@@ -153,6 +153,7 @@ def _stream(program: Program) -> dict[str, int | str]:
     g, e, h = (value << spare for value in gate.coefficients)
     return {
         **{name.upper(): getattr(listen, f"_{name.upper()}") for name in _GATE.split()},
+        "USUALLY_LONGEST": gate.longest,
         "FRAME_SAMPLES": gate.length,
         "HIGHPASS_SHIFT": listen._COEFFICIENT + spare,
         "HIGHPASS_G": g,
@@ -325,7 +326,10 @@ def _readme(program: Program, sizes: dict[str, int]) -> str:
         part = "stream" if part in ("powers", "gains") else "front end" if not part.isdigit() else part
         groups[program.layers[int(part) - 1].name if part.isdigit() else part] += size
     frame = 1000 // listen._FRAMES  # ms
-    kept = 2 * (listen._BEFORE + 1 + listen._LONGEST) * (program.front_end.sample_rate // listen._FRAMES)
+    kept, less = (
+        2 * (listen._BEFORE + 1 + longest) * (program.front_end.sample_rate // listen._FRAMES)
+        for longest in (listen._LONGEST, listen._FRAMES)
+    )
     rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
     return f"""# {program.architecture} in C
 
@@ -342,9 +346,9 @@ cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c scnn_stream.c
 An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_recognise` (see `scnn.h`).
 One that listens all the time compiles `scnn_stream.c` too, and hands the microphone's samples to `scnn_hear`
 as they come, in pieces of any size. What is louder than the background is answered {listen._HANGOVER * frame}
-ms after its end, or "not sure". That takes another {kept:,} bytes of RAM, for words of up to
-{listen._LONGEST * frame / 1000} s with what comes before them. On a computer, a recording or a microphone
-shows it:
+ms after its end, or "not sure". For words of up to {listen._LONGEST * frame / 1000} s that takes another
+{kept:,} bytes of RAM, and {less:,} for one second (`-DSCNN_LONGEST={listen._FRAMES}`). On a computer, a
+recording or a microphone shows it:
 
 ```bash
 ./scnn --stream recording.wav

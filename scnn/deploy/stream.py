@@ -17,7 +17,7 @@ import numpy as np
 from scnn.deploy import reference
 from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program
-from scnn.listen import Gate, Segment
+from scnn.listen import _LONGEST, Gate, Segment
 
 CONFIDENCE = 1 << 15  # what certainty is
 STEP = 1024  # of an exponent: what a doubling is
@@ -36,11 +36,14 @@ class Word(NamedTuple):
 
 
 class Stream:
-    """The words in a stream of samples, as `program` hears them."""
+    """The words in a stream of samples, as `program` hears them.
 
-    def __init__(self, program: Program) -> None:
+    longest: as of `Gate`; for the C it is another value of SCNN_LONGEST.
+    """
+
+    def __init__(self, program: Program, longest: int = _LONGEST) -> None:
         self.program = program
-        self._gate = Gate(program.front_end.sample_rate)
+        self._gate = Gate(program.front_end.sample_rate, longest)
 
     def feed(self, samples: np.ndarray) -> list[Word]:
         """The words that these further samples complete, int16 [samples] or float in [-1, 1]."""

@@ -3,6 +3,9 @@
 #include "scnn.h"
 #include "scnn_memory.h"
 
+#ifndef SCNN_LONGEST
+#define SCNN_LONGEST SCNN_USUALLY_LONGEST
+#endif
 #define LENGTH SCNN_FRAME_SAMPLES
 #define FRAMES (SCNN_BEFORE + 1 + SCNN_LONGEST) /* of the longest segment, with what comes before it */
 
