@@ -69,6 +69,7 @@ RANDOM = {
     "trained with 4 bits": ("5C3s2p1-12FC-10FC", {"num_steps": 4, "precision": "int4-weights", "seed": 7}),
     "relu": ("6C3s2p1-P2-9C3p1-12FC-10FC", {"spiking": False}),
     "relu, 2 bits": ("5C3s2-18C3s2p1-10FC", {"spiking": False, "bits": 2}),
+    "relu, one output": ("4C3s2p1-1C3p1-6C3p1-10FC", {"spiking": False, "seed": 2}),
     "relu, 4 bits": ("5C3s2-7C3s2p1-P3s1-10FC", {"spiking": False, "bits": 4, "features": {"frame": 512}}),
 }
 

@@ -391,7 +391,8 @@ SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
 /* ---- Layers of values: every product ---- */
 
 #define CHUNK (2 * SCNN_MOST_ROWS)
-/* What two places of a convolution see, or a part of what units are connected with. */
+/* What two places of a convolution see, or a part of what units are connected with. It is read as `values.pairs[i]`: a
+   compiler may take a pointer to pairs for one that never meets a pointer to numbers. */
 static union {
     int16_t each[CHUNK];
     uint32_t pairs[CHUNK / 2];
@@ -413,9 +414,9 @@ SCNN_INLINE void add_products(const struct scnn_layer *l, int32_t first, int32_t
                 uint32_t four = four_weights(l, row + n * l->row_bytes, k);
                 int16x2_t low = __sxtb16((int8x4_t)four), high = __sxtb16((int8x4_t)(four >> 8 | four << 24));
                 for (int32_t p = 0; p < places; p++) {
-                    const uint32_t *pairs = values.pairs + (p * SCNN_MOST_ROWS + i + k) / 2;
-                    total[p][n] = __smlad(low, (int16x2_t)pairs[0], total[p][n]);
-                    total[p][n] = __smlad(high, (int16x2_t)pairs[1], total[p][n]);
+                    int32_t pair = (p * SCNN_MOST_ROWS + i + k) / 2;
+                    total[p][n] = __smlad(low, (int16x2_t)values.pairs[pair], total[p][n]);
+                    total[p][n] = __smlad(high, (int16x2_t)values.pairs[pair + 1], total[p][n]);
                 }
             }
         }
@@ -431,13 +432,11 @@ SCNN_INLINE void add_products(const struct scnn_layer *l, int32_t first, int32_t
             sums.whole[p][o + n] = (first ? sums.whole[p][o + n] : 0) + (total[p][n] >> (SCNN_SIMD ? unused(l) : 0));
 }
 
-/* The same for all outputs: four registers of sums are what a processor has. The last one of a convolution's may be
-   computed twice; sums that others are added to may not. */
+/* The same for all outputs: four registers of sums are what a processor has. */
 SCNN_INLINE void add_all_products(const struct scnn_layer *l, int32_t first, int32_t size, int32_t places) {
     int32_t o = 0, count = 4 / places;
     for (; o + count <= l->outputs; o += count) add_products(l, first, size, places, o, count);
-    if (places == 2 && o < l->outputs && o > 0) add_products(l, first, size, 2, l->outputs - 2, 2);
-    for (; o < l->outputs && (places == 1 || o == 0); o++) add_products(l, first, size, places, o, 1);
+    for (; o < l->outputs; o++) add_products(l, first, size, places, o, 1);
 }
 
 SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
