@@ -23,6 +23,8 @@ APPENDIX = {
     "Fewer bits",
     "The control CNN, quantised after its training",
     "How many trainings are behind a printed row?",
+    "Sparsity, step by step",
+    "Feature maps beside spike maps",
 }  # fold, too
 WIDE = 640  # pixels; on a phone, a figure that is wider scrolls rather than shrinks
 NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # all that a table's cell holds
