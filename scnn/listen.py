@@ -110,7 +110,7 @@ class Gate:
 
     def flush(self) -> list[Segment]:
         """The segment that the end of the stream completes, if there is one."""
-        return [] if self._opened is None else self._end(self._next)
+        return [] if self._opened is None else self._end(self._opened, self._next)
 
     def _hear(self, samples: list[int]) -> None:
         """Add the energy of samples above 150 Hz to that of the frame."""
@@ -143,12 +143,12 @@ class Gate:
         self._above += 4 * level > _OPEN * self._floor
         self._peak = max(self._peak, level)
         if self._next - self._last >= _HANGOVER or self._next - self._opened >= self.longest:
-            return self._end(self._next + 1)
+            return self._end(self._opened, self._next + 1)
         return []
 
-    def _end(self, heard: int) -> list[Segment]:
-        """The open segment, if it is one, when so many frames have been heard."""
-        start, end = max(self._opened - _BEFORE, self._free, 0), min(self._last + 1 + _AFTER, heard)
+    def _end(self, opened: int, heard: int) -> list[Segment]:
+        """The segment that `opened` there, if it is one, when so many frames have been heard."""
+        start, end = max(opened - _BEFORE, self._free, 0), min(self._last + 1 + _AFTER, heard)
         self._opened = None
         if self._above < _SHORTEST or 4 * self._peak <= _OPEN * self._floor:
             return []
