@@ -25,6 +25,7 @@ FAST = {  # as little work as a page can do
         "bits_model": "C",
         "bit_recipes": ["int4"],
         "ptq_bits": [8],
+        "frozen": ["int8-paper"],
         "clips": 4,
     },
     "05_layers": ONE | {"num_steps": 3, "model": "C", "digit": "stop"},
