@@ -43,9 +43,10 @@ site: $(READY)  ## render the committed runs of book/runs to _build/html, runnin
 test: lint  ## lint, unit tests, and all notebooks against their stored outputs
 	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
 
-lint: $(READY)  ## check code and notebooks with ruff
+lint: $(READY)  ## check code and notebooks with ruff, and the package's types with mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 bench: $(READY)  ## time the package against plain snnTorch, and write _build/bench.json
 	$(PY) -m benchmarks.speed
@@ -57,5 +58,5 @@ faults: $(READY)  ## kill, fill and alter what can be, and write _build/faults.j
 	$(PY) -m benchmarks.faults
 
 clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
-	rm -rf _build .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find scnn tests benchmarks book -name __pycache__ -prune -exec rm -rf {} +

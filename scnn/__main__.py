@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _metavar(field: dataclasses.Field) -> str:
-    kinds = {int: "N", float: "X"}
+    kinds: dict[Any, str] = {int: "N", float: "X"}
     return {"trim_db": "X", "frame": "N"}.get(field.name, kinds.get(field.type, "NAME"))
 
 
@@ -343,7 +343,7 @@ def _enrol(options: argparse.Namespace) -> int:
     save_network(learnt, options.save, described(about, corpus))
     right = [(predict(one, images.values, readout) == labels).sum().item() for one in (network, learnt)]
     left = [word for word in made.classes if word not in corpus.classes]
-    found = {"recordings": len(corpus), "right_before": right[0], "right_now": right[1]}
+    found: dict[str, Any] = {"recordings": len(corpus), "right_before": right[0], "right_now": right[1]}
     found["not_learnt"] = left if options.json else ", ".join(left) or "none"
     _print(found | {"network": str(options.save)}, options.json)
     return 0
@@ -494,10 +494,10 @@ def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[s
     if not output.membrane.isfinite().all():
         raise ValueError("the network's answer is not a finite number")
     counts = scores(output)[0]
-    best, confidence = (found.item() for found in answer(output, _readout(about)))
+    best, confidence = (each.item() for each in answer(output, _readout(about)))
     spikes = {} if output.spikes is None else dict(zip(made.classes, counts.int().tolist(), strict=True))
     sure = confidence >= about["experiment"].get("refuse", 0.0)
-    found = {"digit": made.classes[best], "confidence": round(confidence, 4), "sure": sure}
+    found = {"digit": made.classes[int(best)], "confidence": round(confidence, 4), "sure": sure}
     return found | {"spikes": spikes}
 
 

@@ -8,6 +8,7 @@ Python, which runs without the extension, as torchaudio itself does where it was
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 
 def import_torchaudio() -> ModuleType:
@@ -20,7 +21,7 @@ def import_torchaudio() -> ModuleType:
         return importlib.import_module("torchaudio")
     except OSError as error:
         # The failed import leaves this submodule behind, complete: it is what looks for the libraries.
-        loader = sys.modules.get("torchaudio._extension.utils")
+        loader: Any = sys.modules.get("torchaudio._extension.utils")
         # torch names the library that it could not load by its resolved path.
         if loader is None or str(loader._LIB_DIR.resolve()) not in str(error):
             raise

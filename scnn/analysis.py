@@ -197,6 +197,7 @@ def unrounded(network: Network, images: torch.Tensor, window: torch.Tensor) -> d
     if neuron.reset != "subtract":
         raise ValueError(f"the reset of the network's neurons must be subtract, not {neuron.reset!r}")
     for trace, seen in zip(network.trace(images), sees_data(network, window), strict=True):
+        assert trace.membrane is not None  # the network spikes
         before = torch.cat([torch.zeros_like(trace.membrane[:1]), trace.membrane[:-1]])
         potential = neuron.beta * before + trace.current - neuron.threshold * (before > neuron.threshold)
         found[trace.name] = potential[:, seen].flatten()

@@ -126,7 +126,7 @@ class _Reader(soundfile.SoundFile):
 class _Streamed(io.FileIO):
     """A WAV file whose size of the audio, four bytes at `position`, was never filled in: read as unknown."""
 
-    def __init__(self, path: Path, position: int):
+    def __init__(self, path: str, position: int):
         super().__init__(path)
         self.position = position
 
@@ -210,8 +210,9 @@ class _Loudest:
 
     def __init__(self, length: float):
         self.length = max(round(min(length, _MOST)), 1)
-        self.blocks, self.held = [], 0
-        self.best, self.most = None, -1.0
+        self.blocks: list[np.ndarray] = []
+        self.held = 0  # samples in `blocks`
+        self.best, self.most = np.zeros(0, np.float32), -1.0
 
     def add(self, block: np.ndarray) -> None:
         self.blocks.append(block)
@@ -220,7 +221,7 @@ class _Loudest:
             self._search()
 
     def samples(self) -> np.ndarray:
-        if self.best is None and self.held <= self.length:
+        if self.most < 0 and self.held <= self.length:
             return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
         self._search()
         return self.best
@@ -245,7 +246,8 @@ def _look(file: BinaryIO) -> int | None:
     head = file.read(12)
     kind = head[:4]
     if kind == b"OggS":
-        return _look_at_pages(file, size)
+        _look_at_pages(file, size)
+        return None
     if kind in (b".snd", b"dns.") and len(head) == 12:
         start, promised = struct.unpack(">II" if kind == b".snd" else "<II", head[4:])
     elif kind == b"NIST":

@@ -69,8 +69,9 @@ class Between:
     high: float
 
     def __contains__(self, value: object) -> bool:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high
 
     def __str__(self) -> str:
         return f"numbers from {self.low} to {self.high}"
@@ -217,10 +218,11 @@ def _fit(value: object, default: object) -> object:
     """`value`, or what it stands for where `default` is of another type."""
     if isinstance(value, list) and isinstance(default, list) and default:
         return [_fit(one, default[0]) for one in value]
-    plain = isinstance(value, int | float | str) and not isinstance(value, bool)
-    if isinstance(default, str) and plain:
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return value
+    if isinstance(default, str):
         return str(value)
-    if isinstance(default, float) and plain:
+    if isinstance(default, float):
         try:
             return float(value)
         except (ValueError, OverflowError):
@@ -250,7 +252,9 @@ def _match_injected() -> dict[str, Any]:
     """
     ipython = sys.modules.get("IPython")  # where nobody imported it, no notebook is running
     shell = ipython.get_ipython() if ipython else None
-    cells = shell.user_ns.get("In", []) if shell is not None else []  # the last one is running
+    if shell is None:
+        return {}
+    cells = shell.user_ns.get("In", [])  # the last one is running
     if len(cells) < 3 or not cells[-2].startswith("# Parameters\n"):
         return {}
     names = [target.id for one in ast.parse(cells[-2]).body for target in one.targets]

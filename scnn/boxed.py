@@ -251,4 +251,4 @@ def boxed_linear(
     tensor([[[4.]]])
     """
     compute = _BoxedLinear.apply if torch.is_grad_enabled() else _infer
-    return compute(values, background, box, tuple(size), weight, bias)
+    return compute(values, background, box, size, weight, bias)

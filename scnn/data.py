@@ -12,6 +12,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -146,7 +147,7 @@ def load_corpus(
     takes = np.array([clip.take for clip in clips], dtype=np.int64)
     classes = tuple(sorted({clip.label for clip in clips}))
     return Corpus(
-        name=printable(_folder(name).resolve().name) if found else name,
+        name=printable(_folder(name).resolve().name) if found else str(name),
         waveforms=waveforms,
         sample_rate=sample_rate,
         labels=np.array([classes.index(clip.label) for clip in clips], dtype=np.int64),
@@ -155,7 +156,7 @@ def load_corpus(
         takes=takes,
         names=tuple(clip.name for clip in clips),
         lists=found.lists if found else {"test": np.flatnonzero(takes < OFFICIAL_TAKES)},
-        source=found.source if found else _SOURCES[name],
+        source=found.source if found else _SOURCES[str(name)],
         left_out=found.left_out if found else (),
     )
 
@@ -168,7 +169,7 @@ def fingerprint(name: str | Path) -> str:
     if name in voices.CORPORA:
         return f"{name}-{voices.identity(name)}"
     if name in CORPORA:
-        listing = sorted(_manifest(name).items())
+        listing: list[tuple[str, Any]] = sorted(_manifest(name).items())
     else:
         found = _scan(_folder(name))
         files = [clip.path for clip in found.clips]
@@ -209,9 +210,15 @@ def chosen_from(corpus: Corpus, indices: np.ndarray) -> Corpus:
     >>> corpus.classes[:3], len(chosen_from(corpus, np.flatnonzero(corpus.labels == 7)))
     (('0', '1', '2'), 120)
     """
-    parts = {name: getattr(corpus, name)[indices] for name in ("labels", "speakers", "takes")}
-    clips = {name: tuple(getattr(corpus, name)[i] for i in indices) for name in ("waveforms", "names")}
-    return replace(corpus, lists={}, **parts, **clips)
+    return replace(
+        corpus,
+        waveforms=tuple(corpus.waveforms[i] for i in indices),
+        labels=corpus.labels[indices],
+        speakers=corpus.speakers[indices],
+        takes=corpus.takes[indices],
+        names=tuple(corpus.names[i] for i in indices),
+        lists={},
+    )
 
 
 def split(

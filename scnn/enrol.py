@@ -21,7 +21,7 @@ from scnn.data import Corpus
 from scnn.features import one_thread
 from scnn.models import Network
 from scnn.neurons import Output
-from scnn.quantization import weight_of
+from scnn.quantization import Synapse, weight_of
 from scnn.text import listed
 from scnn.training import scores
 
@@ -51,7 +51,9 @@ def last_layer(network: Network, inputs: torch.Tensor) -> Output:
     current = functional.linear(inputs, weight_of(last), last.bias)
     if not network.spiking:
         return Output(None, current)
-    return Output(*kernels.leaky(current, network.output_neuron, network.num_steps, True))
+    spikes, membrane = kernels.leaky(current, network.output_neuron, network.num_steps)
+    assert membrane is not None  # it was asked for
+    return Output(spikes, membrane)
 
 
 @one_thread()
@@ -118,7 +120,7 @@ def enrol(
     return learnt
 
 
-def _resize(last: torch.nn.Linear, before: torch.Tensor, heard: torch.Tensor, common: torch.Tensor) -> None:
+def _resize(last: Synapse, before: torch.Tensor, heard: torch.Tensor, common: torch.Tensor) -> None:
     """Scale the weights of the classes `heard`, less their mean, to the size that they had `before`.
 
     Their currents at the input `common` are scaled alike, so a ReLU network's answers among them stay.
@@ -170,7 +172,7 @@ def curve(
             repetitions = _repetitions(labels[order])
             chosen, rest = order[repetitions <= count], order[repetitions > count]
             learnt = learn(network, images[chosen], labels[chosen]) if count else network
-            row = {"examples": count, "draw": draw}
+            row: dict[str, float] = {"examples": count, "draw": draw}
             for name, heard, said in (
                 ("stranger", inputs[:, rest], labels[rest]),
                 ("known", known_inputs, known[1]),

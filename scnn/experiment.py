@@ -359,7 +359,7 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
                 f"{', '.join(missing[:10])}"
             )
         sources.append((voices, np.arange(len(voices))))
-    chosen = ()
+    chosen = np.zeros(0, np.int64)
     if experiment.others:
         others = _images(experiment.others, fingerprint(experiment.others), experiment.features)[0]
         words, speakers = learnt_of(others)
@@ -481,7 +481,7 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
     """
     todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
     todo.sort(key=lambda each: (each.pretrained, -_effort(each)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, len(todo))
     if workers > 1:
         context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
@@ -507,6 +507,7 @@ def _end_with_parent() -> None:
         os._exit(1)  # what is being written has a temporary name
 
     parent = multiprocessing.parent_process()
+    assert parent is not None  # it is called in processes that another one started
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
@@ -557,7 +558,8 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         shown = train[0] if train[0].dim() == 4 else train[0][:, -1]
         twin = run(experiment.of_twin()).network()
         network.load_state_dict(unfold(twin, True, shown[:: len(shown) // 500 + 1]).state_dict())
-    network.weights[: experiment.frozen].requires_grad_(False)
+    for layer in network.weights[: experiment.frozen]:
+        layer.requires_grad_(False)
     changes = experiment.augmentation, teachers
     history = fit(network, *train, watched, plan, state, name, on_epoch, *changes)
     if len(network.norms):

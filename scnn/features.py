@@ -78,7 +78,7 @@ class Features:
     kind: str = "mfcc"
     bands: int = 16
     hop: int = 512
-    frame: int | None = None
+    frame: int = None  # type: ignore[assignment]  # a number from here on: see __post_init__
     trim_db: float | None = 10.0
     height: int = 32
     width: int = 32
@@ -227,10 +227,10 @@ def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[flo
 
     Raises ValueError if there are none.
     """
-    indices = torch.as_tensor(indices, dtype=torch.int64)
-    if not len(indices):
+    chosen = torch.as_tensor(indices, dtype=torch.int64)
+    if not len(chosen):
         raise ValueError("indices: must name at least one clip")
-    data = images.values[indices, 0][images.window[indices]].double()
+    data = images.values[chosen, 0][images.window[chosen]].double()
     return data.mean().item(), data.std(correction=0).item()
 
 
@@ -448,7 +448,7 @@ def _digest(corpus: Corpus, features: Features, varied: Varied | None) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for waveform in corpus.waveforms:
         digest.update(f"{waveform.dtype} {waveform.shape}".encode())
-        digest.update(np.ascontiguousarray(waveform))
+        digest.update(np.ascontiguousarray(waveform).data)
     return digest.hexdigest()
 
 

@@ -225,5 +225,5 @@ def _checksum(form: str, about: Any, tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(canonical([form, about]).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -77,7 +77,9 @@ def scan(folder: Path) -> Found:
     """
     if (folder / "data" / _META).is_file():
         folder = folder / "data"
-    left, loose, inside = [], [], {}
+    left: list[str] = []
+    loose: list[Path] = []
+    inside: dict[str, list[Path]] = {}
     for entry in _visible(folder):
         if not entry.is_dir():
             _sort_in(entry, "", loose, left)
@@ -147,9 +149,8 @@ def _sort_in(path: Path, within: str, recordings: list[Path], left: list[str]) -
 def _are_speakers(inside: dict[str, list[Path]]) -> bool:
     """Whether all recordings are named {class}_{speaker}_{take} in their speaker's folder, of two classes."""
     named = [(speaker, _CLIP.fullmatch(path.stem)) for speaker, paths in inside.items() for path in paths]
-    if not all(parts is not None and parts[2] == speaker for speaker, parts in named):
-        return False
-    return len({parts[1] for _, parts in named}) > 1
+    said = {parts[1] for speaker, parts in named if parts is not None and parts[2] == speaker}
+    return len(said) > 1 and all(parts is not None and parts[2] == speaker for speaker, parts in named)
 
 
 def _check_classes(folder: Path, clips: list[Clip], inside: dict[str, list[Path]], left: list[str]) -> None:
@@ -212,8 +213,8 @@ def _read_lists(folder: Path, clips: list[Clip], left: list[str], depth: int) ->
             )
         if unknown:
             left.append(f"{file} ({count})")
-    twice = np.intersect1d(*lists.values()) if len(lists) == 2 else []
-    if len(twice):
+    twice = sorted(set.intersection(*map(set, lists.values()))) if len(lists) == 2 else []
+    if twice:
         names = [clips[index].name for index in twice]
         raise ValueError(f"{printable(folder)}: in both {' and '.join(LISTS.values())} are {listed(names)}")
     return lists

@@ -155,7 +155,7 @@ def _fire(
     spikes = torch.empty(steps, *current.shape[1:])
     membrane = torch.empty_like(spikes) if with_membrane else None
     flat = current.detach().numpy().reshape(len(current), -1)
-    kept = membrane.numpy().reshape(steps, -1) if with_membrane else flat[:0]
+    kept = flat[:0] if membrane is None else membrane.numpy().reshape(steps, -1)
     _forward(flat, *_constants(neuron), spikes.numpy().reshape(steps, -1), kept)
     return spikes, membrane
 
@@ -179,9 +179,9 @@ class _Leaky(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, None, None, None]:
         """From the gradients `[T, N, ...]` of spikes and membranes, of which one may be missing."""
         (current,) = ctx.saved_tensors
-        if grad_spikes is None and grad_membrane is None:
-            return None, None, None, None
         if grad_spikes is None:
+            if grad_membrane is None:
+                return None, None, None, None
             grad_spikes = torch.zeros_like(grad_membrane)
         steps = len(grad_spikes)
         flat = current.numpy().reshape(len(current), -1)

@@ -196,7 +196,9 @@ def _tested(
     sure = [answers(network, images, experiment.readout)[1] for images in set_by.values()]
     refuse = min(0.99, round(max(float(each.quantile(REFUSED)) for each in sure), 3))
     own, labels = extract(corpus, experiment.features).values[chosen.test], corpus.labels[chosen.test]
-    groups = {word: (own[labels == label], label) for label, word in enumerate(corpus.classes)}
+    groups: dict[str, tuple[torch.Tensor, int | None]] = {
+        word: (own[labels == label], label) for label, word in enumerate(corpus.classes)
+    }
     groups |= {name: (images, None) for name, images in foreign.items()}
     rows, confidences = {}, {}
     for name, (images, label) in groups.items():
@@ -223,7 +225,8 @@ def _foreign(experiment: Experiment, corpus: Corpus) -> list[dict[str, torch.Ten
         left = np.flatnonzero(free & (others.labels % 4 == rest))
         clips = chosen_from(others, left[:: -(-len(left) // 300)])  # some hundred are enough
         noises = [
-            0.1 * coloured_noise(generator.integers(2000, 8000), generator.uniform(-0.5, 0.97), generator)
+            0.1
+            * coloured_noise(int(generator.integers(2000, 8000)), generator.uniform(-0.5, 0.97), generator)
             for _ in range(40)
         ]
         hissed = [image(noise, others.sample_rate, experiment.features).values for noise in noises]

@@ -138,6 +138,7 @@ def _fan_out(network: Network, depth: int) -> torch.Tensor | int:
     reads = torch.ones(1, 1, *size, requires_grad=True)
     kernel = torch.ones(1, 1, layer.kernel, layer.kernel)
     torch.nn.functional.conv2d(reads, kernel, None, layer.stride, layer.padding).sum().backward()
+    assert reads.grad is not None  # of the line above
     return reads.grad[0, 0].long() * layer.units
 
 

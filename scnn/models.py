@@ -7,7 +7,7 @@ the time: a constant current goes through its layer once, neurons take all their
 
 from dataclasses import replace
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -57,7 +57,8 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.architecture, self.spiking, self.recipe = architecture, spiking, recipe
-        self.num_steps, self.neuron, self.input_shape = num_steps, neuron, tuple(input_shape)
+        self.num_steps, self.neuron = num_steps, neuron
+        self.input_shape = cast(tuple[int, int, int], tuple(input_shape))  # a list, where a file says it
         self.dropout = (
             0.0  # share of the last layer's inputs that are blanked in training; not part of what is saved
         )
@@ -71,8 +72,10 @@ class Network(nn.Module):
             raise ValueError(f"spiking must be True or False, not {spiking!r}")
         whole("num_steps", num_steps, 1, _MOST_STEPS)
         self._check_size()
-        self.weights, self.norms = nn.ModuleList(), nn.ModuleList()
-        channels, *size = input_shape
+        # Modules, whose lists register them.
+        self.weights = cast(list[quantization.Synapse], nn.ModuleList())
+        self.norms = cast(list[nn.BatchNorm1d | nn.BatchNorm2d], nn.ModuleList())
+        channels, size = input_shape[0], (input_shape[1], input_shape[2])
         for layer in self.layers:
             if layer.kernel:
                 size = layer.pooled(layer.convolved(size))
@@ -89,7 +92,7 @@ class Network(nn.Module):
         """Refuse, before anything is made, layers that do not fit their maps, or would fill the memory."""
         if len(self.layers) > MOST_LAYERS:
             raise ValueError(f"architecture has {len(self.layers)} layers of at most {MOST_LAYERS}")
-        channels, *size = self.input_shape
+        channels, size = self.input_shape[0], self.input_shape[1:]
         values, macs, weights = channels * size[0] * size[1], 0, 0
         for index, layer in enumerate(self.layers):
             times = self.num_steps if self.spiking and index else 1  # the first layer's current is constant
@@ -197,7 +200,7 @@ class Network(nn.Module):
                     spikes, membrane = self._fire(current, traced or last, last)
             if traces is not None:
                 traces.append(Trace(layer.name, current, membrane, spikes))
-        return Output(spikes, membrane) if self.spiking else Output(None, current)
+        return Output(None, current) if membrane is None else Output(spikes, membrane)
 
     def _check_images(self, images: torch.Tensor) -> None:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:
@@ -241,8 +244,11 @@ def fold(network: Network) -> Network:
         for new, old, norm in zip_longest(folded.weights, network.weights, network.norms):
             scale, shift = torch.ones(len(old.weight)), torch.zeros(len(old.weight))
             if norm is not None:
-                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-                shift = norm.bias - norm.running_mean * scale
+                mean, variance = norm.running_mean, norm.running_var
+                assert mean is not None and variance is not None  # it keeps them
+                scale = norm.weight / torch.sqrt(variance + norm.eps)
+                shift = norm.bias - mean * scale
+            assert new.bias is not None and old.bias is not None  # in full precision
             new.weight.copy_(old.weight * scale.view(-1, *[1] * (old.weight.dim() - 1)))
             new.bias.copy_(old.bias * scale + shift)
     return folded.eval()
@@ -264,10 +270,9 @@ def unfold(network: Network, spiking: bool, images: torch.Tensor) -> Network:
             current = module(values if layer.kernel else values.flatten(1))
             over = [0, 2, 3] if layer.kernel else [0]
             variance, mean = torch.var_mean(current, over, correction=0)
-            norm.weight.copy_(torch.sqrt(variance + norm.eps))
-            norm.running_var.copy_(variance)
-            for statistic in (norm.bias, norm.running_mean):
-                statistic.copy_(mean)
+            statistics = {"weight": torch.sqrt(variance + norm.eps), "bias": mean}
+            statistics |= {"running_var": variance, "running_mean": mean}
+            norm.load_state_dict(statistics, strict=False)
             if layer.pool:
                 current = functional.max_pool2d(current, layer.pool, layer.pool_stride)
             values = torch.relu(current)

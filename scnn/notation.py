@@ -42,11 +42,15 @@ class Layer:
 
     def convolved(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the convolution of a map of `size`."""
-        return tuple((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
+        height, width = ((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
+        return height, width
 
     def pooled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the pooling of a map of `size`."""
-        return tuple((length - self.pool) // self.pool_stride + 1 for length in size) if self.pool else size
+        if not self.pool:
+            return size
+        height, width = ((length - self.pool) // self.pool_stride + 1 for length in size)
+        return height, width
 
 
 def parse(architecture: str) -> tuple[Layer, ...]:

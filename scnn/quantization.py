@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +22,13 @@ from torch.nn import functional
 from scnn._jit import njit
 from scnn.neurons import Output
 
+if TYPE_CHECKING:
+    from scnn.models import Network
+
 _SMALLEST = np.float32(1e-10)  # magnitude that Brevitas takes for a scale where all weights are smaller
+
+
+Synapse = nn.Conv2d | nn.Linear  # of a layer: PyTorch's own, or Brevitas' subclass that rounds its weight
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def linear(chosen: Recipe, *sizes: int) -> nn.Linear:
     return _layer(chosen, nn.Linear, "QuantLinear", sizes)
 
 
-def _layer(chosen, plain, quantised, sizes):
+def _layer(chosen: Recipe, plain: type[nn.Module], quantised: str, sizes: tuple[int, ...]) -> Any:
     if not chosen.weight_bits:
         return plain(*sizes, bias=chosen.bias)
     from brevitas import nn as brevitas_nn  # takes seconds, and full precision does without
@@ -100,17 +107,18 @@ def _layer(chosen, plain, quantised, sizes):
     return layer
 
 
-def weight_of(layer: nn.Module) -> torch.Tensor:
+def weight_of(layer: Synapse) -> torch.Tensor:
     """The weight that `layer` computes with: rounded where it is quantised.
 
     On the CPU one fused pass over the memory gives, to the bit, the value of Brevitas' `quant_weight`, which
     takes some thirty operations and several times as long.
     """
+    rounded: Any = layer  # of its class nothing is typed
     if not hasattr(layer, "quant_weight"):
         return layer.weight
     if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32:
-        return layer.quant_weight().value
-    return _Round.apply(layer.weight, *layer.rounding)
+        return rounded.quant_weight().value
+    return _Round.apply(layer.weight, *rounded.rounding)
 
 
 class _Round(torch.autograd.Function):
@@ -174,20 +182,20 @@ def _round_backward(weight, top, largest, grad):
         grad[i, largest[i]] += np.float32(np.sign(row[largest[i]]) * of_scale / top)
 
 
-def packed_bytes(network: nn.Module) -> int:
+def packed_bytes(network: Network) -> int:
     """Bytes of a network's weights packed at their width, its scales (float32) and biases (4 bytes each)."""
     total = 0
     for layer in network.weights:
         bits, scales = 32, 0
-        if hasattr(layer, "quant_weight"):
-            quantised = layer.quant_weight()
+        if rounded := getattr(layer, "quant_weight", None):
+            quantised = rounded()
             bits, scales = int(quantised.bit_width), quantised.scale.numel()
         total += -(-layer.weight.numel() * bits // 8) + 4 * scales
         total += 0 if layer.bias is None else 4 * layer.bias.numel()
     return total
 
 
-def static_ptq(network: nn.Module, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
+def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
     """A trained ReLU `scnn.models.Network` with weights and activations of `bits` bits, not trained further.
 
     Weights are rounded as in a `Recipe`, per tensor. The image and what each ReLU gives are rounded to
@@ -214,14 +222,14 @@ def static_ptq(network: nn.Module, images: torch.Tensor, bits: int = 8) -> Stati
 class StaticNetwork(nn.Module):
     """What `static_ptq` makes of a network: `forward` takes images and gives an `Output`, too."""
 
-    def __init__(self, network: nn.Module, chosen: Recipe):
+    def __init__(self, network: Network, chosen: Recipe):
         from brevitas import nn as brevitas_nn
 
         super().__init__()
         self.layers, self.weights = network.layers, nn.ModuleList()
         self.inputs = nn.ModuleList([brevitas_nn.QuantIdentity(bit_width=chosen.weight_bits)])
         for layer, trained in zip(network.layers, network.weights, strict=True):
-            if layer.kernel:
+            if isinstance(trained, nn.Conv2d):
                 sizes = trained.in_channels, layer.units, layer.kernel, layer.stride, layer.padding
                 self.weights.append(convolution(chosen, *sizes))
             else:

@@ -169,7 +169,7 @@ def step(
     value.backward()
     optimizer.step()
     classes = labels if labels.dim() == 1 else labels.argmax(dim=1)
-    return value.item(), (scores(output).argmax(dim=1) == classes).sum().item()
+    return value.item(), int((scores(output).argmax(dim=1) == classes).sum())
 
 
 def _shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
