@@ -7,7 +7,6 @@ import tarfile
 import threading
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import requests
 import urllib3
@@ -92,7 +91,7 @@ def _stream(url: str, path: Path, over: threading.Event) -> None:
                 bar.update(len(piece))
 
 
-def _unpack(stream: IO[bytes], folder: Path, hashes: dict[str, str]) -> None:
+def _unpack(stream: gzip.GzipFile, folder: Path, hashes: dict[str, str]) -> None:
     """Write the recordings that `hashes` names to `folder`, under these names.
 
     Headers are read one by one. What extends them (PAX, long names) is passed over: recordings need none, and
@@ -124,6 +123,6 @@ def _unpack(stream: IO[bytes], folder: Path, hashes: dict[str, str]) -> None:
         raise ValueError(f"{len(missing)} of {len(hashes)} recordings are missing, the first is {missing[0]}")
 
 
-def _skip(stream: IO[bytes], size: int) -> None:
+def _skip(stream: gzip.GzipFile, size: int) -> None:
     while size > 0:
         size -= len(stream.read(min(size, _LARGEST))) or size  # the end is met by whoever reads on

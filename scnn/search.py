@@ -313,7 +313,7 @@ class _Suggestions(OptunaSearch):
         self.numbers, self.journal, self.given = sampler.numbers, journal, known
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        parameters = super().suggest(trial_id)
+        parameters = super().suggest(trial_id) or {}
         number = self.numbers[self.given]
         self.given += 1
         self.journal.suggest(number, parameters)
@@ -391,10 +391,11 @@ def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage
 def _judge_again(asha: ASHAScheduler, name: str, accuracies: list[float]) -> None:
     """Let ASHA know the accuracies of a trial that ended in an earlier call."""
     trial = tune.experiment.Trial("past", trial_id=name, stub=True)
-    asha.on_trial_add(None, trial)
+    nobody: Any = None  # runs it: it ended
+    asha.on_trial_add(nobody, trial)
     for epoch, accuracy in enumerate(accuracies, start=1):
-        asha.on_trial_result(None, trial, {"epoch": epoch, "accuracy": accuracy})
-    asha.on_trial_remove(None, trial)
+        asha.on_trial_result(nobody, trial, {"epoch": epoch, "accuracy": accuracy})
+    asha.on_trial_remove(nobody, trial)
 
 
 def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs: list[int]) -> None:
@@ -490,7 +491,7 @@ def _session(address: str | None) -> Iterator[None]:
         return
     before = dict(os.environ)
     os.environ.update({name: value for name, value in _QUIET.items() if name not in before})
-    here = {"include_dashboard": False, "num_gpus": 0, "object_store_memory": _OBJECT_STORE}
+    here: dict[str, Any] = {"include_dashboard": False, "num_gpus": 0, "object_store_memory": _OBJECT_STORE}
     try:
         ray.init(
             address or "local",

@@ -5,6 +5,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from scnn.data import default_corpus, load_corpus, split
 from scnn.deploy import compiler, cost, load_program, measure, report, second
@@ -32,7 +33,12 @@ def main() -> int:
     clips = [pcm(waveform) for waveform in corpus.waveforms]
     few = range(0, len(clips), max(1, len(clips) // options.clips))
     print(f"{program.architecture}, {len(clips)} recordings of {corpus.name}\n\n{program.proof()}\n")
-    result = {"architecture": program.architecture, "corpus": corpus.name, "different": {}, "cores": {}}
+    result: dict[str, Any] = {
+        "architecture": program.architecture,
+        "corpus": corpus.name,
+        "different": {},
+        "cores": {},
+    }
     try:
         held_out = split(corpus, "official").test
         if program.front_end.constants is None and list(program.classes) == list(corpus.classes):

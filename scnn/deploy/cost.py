@@ -44,7 +44,8 @@ def word(target: measure.CortexM, clips: Sequence[np.ndarray]) -> Word:
     own = _of_network(table.index)
     target.count_accesses()
     target.run(clips[0])
-    accesses = sum(sum(target.accesses.get(name, ())) for name in own)
+    counted = target.accesses or {}
+    accesses = sum(sum(counted.get(name, [])) for name in own)
     layers = [float(table[f"layer_{i + 1}"]) for i in range(len(target.program.layers))]
     size = measure.sizes(target)
     network = float(table[own].sum())

@@ -157,7 +157,10 @@ class FrontEnd:
         """Mean level, gain and shift where they are the same for every clip: "none" and "train"."""
         if self.features.normalization in ("clip", "band", "peak"):
             return None
-        mean, deviation = self.constants if self.features.normalization == "train" else (0.0, 1.0)
+        mean, deviation = 0.0, 1.0
+        if self.features.normalization == "train":
+            assert self.constants is not None  # __post_init__ wants them
+            mean, deviation = self.constants
         unit = 10 * math.log10(2) / OCTAVE  # dB
         gain = UNIT * unit / deviation
         shift = 14 - math.floor(math.log2(gain))
@@ -291,10 +294,10 @@ class FrontEnd:
         i = np.stack([i0 + i2, i1 - r3, i0 - i2, i1 + r3], axis=-1) >> 2
         length = 8
         while length <= size:
-            r, i = (part.reshape(len(part), -1, 2, length // 2) for part in (r, i))
+            pairs = [part.reshape(len(part), -1, 2, length // 2) for part in (r, i)]
             twiddles = self.twiddles[:: 2 * size // length][: length // 2].T.astype(np.int64)
-            product = _times(r[:, :, 1], i[:, :, 1], *twiddles)
-            halved = r[:, :, 0] >> 1, i[:, :, 0] >> 1
+            product = _times(pairs[0][:, :, 1], pairs[1][:, :, 1], *twiddles)
+            halved = [part[:, :, 0] >> 1 for part in pairs]
             r, i = (np.stack([h + p, h - p], axis=2) for h, p in zip(halved, product, strict=True))
             length *= 2
         return r.reshape(len(r), -1), i.reshape(len(i), -1)

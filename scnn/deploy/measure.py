@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,18 @@ class Target:
         sources = [str(SOURCES / "harness.c"), *(str(Path(folder) / name) for name in core)]
         arguments = [*flags, *WARNINGS, *defines, f"-I{folder}", *sources, *others, "-o", str(self.path)]
         compile_c(arguments, command)
+
+    def _write(self, data: bytes) -> None:
+        """Put samples where the program looks for them."""
+        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
+
+    def _read(self, name: str, size: int) -> bytes:
+        """So many bytes of a variable of the program."""
+        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
+
+    def _call(self, function: str, count: int) -> int:
+        """What a function of the program gives for a number of samples."""
+        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
 
     def run(self, pcm: np.ndarray) -> Outcome:
         if len(pcm) > SAMPLES:
@@ -123,7 +136,7 @@ class Wasm(Target):
         super().__init__(program, folder, [*flags, *bare_wasm(_EXPORTS)], "harness.wasm")
         self._store = wasmtime.Store()
         module = wasmtime.Module.from_file(self._store.engine, str(self.path))
-        self._exports = wasmtime.Instance(self._store, module, []).exports(self._store)
+        self._exports: Any = wasmtime.Instance(self._store, module, []).exports(self._store)
 
     def _address(self, name: str) -> int:
         return self._exports[name].value(self._store)
@@ -171,7 +184,8 @@ class CortexM(Target):
         self.counts: dict[str, int] = {}
         self.accesses: dict[str, list[int]] | None = None
         models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
-        self._machine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
+        # Of any type, as Unicorn's own forgets what it makes for ARM.
+        self._machine: Any = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         self._machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
         self._machine.mem_map(0, 1 << 22)
         self._machine.mem_map(RAM, 1 << 22)

@@ -56,13 +56,13 @@ def graph(network: Network, about: dict[str, Any] | None = None) -> nir.NIRGraph
     Rounded weights are written with their rounded values. `about` is kept in the metadata. Raises as `check`.
     """
     check(network)
-    shape = network.input_shape
+    shape: tuple[int, ...] = network.input_shape
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(shape))}
     for number, (layer, (weight, bias)) in enumerate(zip(network.layers, _arrays(network), strict=True), 1):
         if layer.kernel:
             sizes = shape[1:], weight, layer.stride, layer.padding
             nodes[f"conv_{number}"] = nir.Conv2d(*sizes, dilation=1, groups=1, bias=bias)
-            shape = (layer.units, *layer.convolved(shape[1:]))
+            shape = (layer.units, *layer.convolved((shape[1], shape[2])))
         else:
             if len(shape) > 1:
                 nodes["flatten"] = nir.Flatten(np.array(shape), start_dim=0)
@@ -143,8 +143,9 @@ def _arrays(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weight and bias of each layer, float32, as the network computes with them."""
     arrays = []
     for layer, module in zip(network.layers, network.weights, strict=True):
-        bias = torch.zeros(layer.units) if module.bias is None else module.bias
-        arrays.append(tuple(each.detach().float().cpu().numpy() for each in (weight_of(module), bias)))
+        added = torch.zeros(layer.units) if module.bias is None else module.bias
+        weight, bias = (each.detach().float().cpu().numpy() for each in (weight_of(module), added))
+        arrays.append((weight, bias))
     return arrays
 
 
@@ -167,7 +168,7 @@ def _checksum(network: Network, about: dict[str, Any]) -> str:
     known = [network.architecture, network.num_steps, constants, neuron.reset, network.input_shape, about]
     digest = hashlib.sha256(canonical(known).encode())
     for array in sum(_arrays(network), ()):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -200,7 +201,9 @@ def _network(found: nir.NIRGraph, num_steps: int) -> Network:
     """The network that a graph is; `ValueError` naming the node that has no place in one."""
     chain = _chain(found)
     _, image = chain.pop(0)
-    tokens, weights, neuron = [], {}, None
+    tokens: list[str] = []
+    weights: dict[str, np.ndarray] = {}
+    neuron: Neuron | None = None
     while len(chain) > 1:
         if isinstance(chain[0][1], nir.Flatten):  # as all its shapes fit, it does what `Network` does
             chain.pop(0)
@@ -215,11 +218,12 @@ def _network(found: nir.NIRGraph, num_steps: int) -> Network:
         if neuron not in (None, other):
             raise ValueError(f"node {units!r}: its units are not those of the layers before it")
         neuron = other
-    if not tokens:
+    if neuron is None:
         raise ValueError("a graph without layers")
-    shape = tuple(int(length) for length in image.output_type["output"])
+    sizes = [int(length) for length in image.output_type["output"]]
+    channels, height, width = [1] * (3 - len(sizes)) + sizes
     with torch.device("meta"):  # draws no weights
-        network = Network("-".join(tokens), num_steps, neuron, (1,) * (3 - len(shape)) + shape, True)
+        network = Network("-".join(tokens), num_steps, neuron, (channels, height, width), True)
     tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():

@@ -84,7 +84,7 @@ class Layer:
     bias: np.ndarray
     scale: np.ndarray
     fraction: int = 0
-    threshold: np.ndarray | None = None
+    threshold: np.ndarray = None  # type: ignore[assignment]  # of a ReLU layer, which has none
     leak: Leak = Leak(0)
     reset: str = "subtract"
     multiplier: np.ndarray | None = None
@@ -182,9 +182,11 @@ def convert(
         raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits!r}")
     if not recipe.weight_bits:
         channels = [per_channel] * (len(network.layers) - 1) + [False]
-    units = [1.0 / front_end.unit] + (
-        [1.0] * (len(network.layers) - 1) if network.spiking else _activation_units(network, calibration)
-    )
+    units = [1.0 / front_end.unit]
+    if network.spiking:
+        units += [1.0] * (len(network.layers) - 1)
+    elif calibration is not None:
+        units += _activation_units(network, calibration)
     layers, before = [], network.input_shape
     for index, (layer, module) in enumerate(zip(network.layers, network.weights, strict=True)):
         last = index == len(network.layers) - 1

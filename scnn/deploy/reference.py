@@ -74,15 +74,15 @@ def current(layer: Layer, values: np.ndarray) -> np.ndarray:
 
     They are computed in float64, which is exact: all are whole numbers below 2^53.
     """
-    values, notation = values.astype(np.float64), layer.notation
+    maps, notation = values.astype(np.float64), layer.notation
     if not notation.kernel:
-        flat = values.transpose(0, 3, 1, 2).reshape(len(values), 1, 1, -1)
+        flat = maps.transpose(0, 3, 1, 2).reshape(len(maps), 1, 1, -1)
         return (flat @ layer.weights.T.astype(np.float64)).astype(np.int64)
     pad = notation.padding
-    padded = np.pad(values, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
-    sums = _windows(padded, notation.kernel, notation.stride).reshape(-1, layer.weights[0].size)
-    sums = sums @ layer.weights.reshape(len(layer.weights), -1).T.astype(np.float64)
-    sums = sums.reshape(len(values), *notation.convolved(layer.before[1:]), len(layer.weights))
+    padded = np.pad(maps, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    seen = _windows(padded, notation.kernel, notation.stride).reshape(-1, layer.weights[0].size)
+    products = seen @ layer.weights.reshape(len(layer.weights), -1).T.astype(np.float64)
+    sums = products.reshape(len(values), *notation.convolved(layer.before[1:]), len(layer.weights))
     if notation.pool:
         sums = _windows(sums, notation.pool, notation.pool_stride).max(axis=(-2, -1))
     return sums.astype(np.int64)

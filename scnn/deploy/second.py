@@ -15,6 +15,7 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,9 +120,10 @@ def compare(
     the few and of the harness' log of it, on average, by QEMU or Callgrind; `unicorn`, the same by Unicorn;
     `miscounted`, for how many of the few the two counts are not equal; `word`, `unicorn` without the log.
     """
-    rows, absent = {}, []
+    rows: dict[str, dict[str, Any]] = {}
+    absent: list[str] = []
 
-    def differing(answers: Sequence[Outcome]) -> dict[str, int]:
+    def differing(answers: Sequence[Outcome]) -> dict[str, Any]:
         wrong = sum(a != b for a, b in zip(answers, outcomes, strict=True))
         return {"recordings": len(answers), "different": wrong}
 

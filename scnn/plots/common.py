@@ -84,9 +84,9 @@ def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Norma
     """
     drawn = axes.imshow(np.asarray(image), origin="lower", cmap="RdBu_r", norm=colors)
     rows, columns = np.nonzero(np.asarray(window))
-    corner = columns.min() - 0.5, rows.min() - 0.5
-    size = np.ptp(columns) + 1, np.ptp(rows) + 1
-    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="0.2", linewidth=0.8))
+    corner = float(columns.min()) - 0.5, float(rows.min()) - 0.5
+    width, height = float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1
+    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="0.2", linewidth=0.8))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color("0.7")

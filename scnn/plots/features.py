@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,12 @@ def read_outs(axes: Axes, table: pd.DataFrame, x: str, lines: str) -> None:
     ticks = sorted(set(table[x]))
     for number, (value, rows) in enumerate(table.groupby(lines)):
         places = [ticks.index(one) + 0.12 * (number - 1) for one in rows[x]]
-        look = {"color": f"C{number}", "marker": "os^Dv"[number % 5], "capsize": 2, "elinewidth": 1}
+        look: dict[str, Any] = {
+            "color": f"C{number}",
+            "marker": "os^Dv"[number % 5],
+            "capsize": 2,
+            "elinewidth": 1,
+        }
         axes.errorbar(places, rows["mixed"], rows["mixed_std"], label=f"{lines} {value}", **look)
         axes.errorbar(places, rows["unseen"], rows["unseen_std"], ls=":", mfc="white", **look)
     axes.set(xticks=range(len(ticks)), xlabel=x, ylim=(0, 103))

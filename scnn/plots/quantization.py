@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -171,7 +172,7 @@ def footprints(table: pd.DataFrame) -> Figure:
     axes.set(xscale="log", xlabel="packed weights, scales and biases (KiB)", ylabel="accuracy (%)")
     axes.set_xlim(0.4 * kib.min(), 2 * kib.max())
     figure.draw_without_rendering()  # places the axes, on which the labels are spread
-    names = []  # on which side of its point a name is, and where, in points
+    names: list[tuple[int, float, float]] = []  # on which side of its point a name is, and where, in points
     for place, row in sorted(zip(kib, table.itertuples(), strict=True), key=lambda one: -one[1].accuracy):
         color = MODEL_COLORS[row.model]
         axes.errorbar(place, row.accuracy, row.accuracy_sd, fmt="o", color=color, capsize=2, elinewidth=1)
@@ -181,8 +182,8 @@ def footprints(table: pd.DataFrame) -> Figure:
         while any(side == of and abs(x - near) < 75 and abs(level - at) < 9 for of, near, at in names):
             level -= 1  # below the names that are there
         names.append((side, x, level))
-        offset = {"xytext": (6 * side, level - y), "textcoords": "offset points"}
-        align = {"size": 8, "color": color, "ha": "right" if side < 0 else "left"}
+        offset: dict[str, Any] = {"xytext": (6 * side, level - y), "textcoords": "offset points"}
+        align: dict[str, Any] = {"size": 8, "color": color, "ha": "right" if side < 0 else "left"}
         axes.annotate(row.label, (place, row.accuracy), **offset, **align)
     axes.grid(axis="y")
     for model in table["model"].unique():

@@ -45,7 +45,8 @@ def sweeps(
         measured, printed = (table.xs(tuple(here.values()), level=list(here)) for table in (ours, paper))
         values = sorted({*ours.xs(name, level="parameter").index.unique("value"), *printed.index})
         for (line, gray, mark), (measure, label) in zip(lines, columns.items(), strict=False):
-            places, color = [values.index(value) for value in measured.index], gray or MODEL_COLORS[model]
+            places = [float(values.index(value)) for value in measured.index]
+            color = gray or MODEL_COLORS[model]
             style = {"color": color, "markersize": mark, "capsize": 2, "elinewidth": 1, "label": label}
             axes.errorbar(places, measured[measure], measured[f"{measure}_sd"], fmt=line, **style)
             if measure in printed:
