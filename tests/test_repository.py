@@ -111,7 +111,8 @@ def test_every_data_file_of_the_package_is_installed_with_it():
 
 def test_the_table_of_contents_lists_what_is_there():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    files = [each["file"] for chapter in chapters for each in [chapter, *chapter.get("sections", [])]]
     prose = [name for name in [contents["root"], *files] if not name.startswith("book/runs/")]
     assert sorted(prose) == sorted(f"book/{path.stem}" for path in (ROOT / "book").glob("*.md"))
     runs = [Path(name).name for name in files if name.startswith("book/runs/")]
