@@ -180,9 +180,15 @@ class Gate {
   }
 }
 
+// The nearest whole number, and of two the even one, as Python rounds.
+function nearest(value) {
+  const rounded = Math.round(value);
+  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
 // As 16-bit numbers, as the network takes them.
 function pcm(samples) {
-  return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, Math.round(x * 32768))));
+  return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, nearest(x * 32768))));
 }
 
 // An audio file's samples at `rate`, its channels averaged. Rejects what the browser cannot decode.
