@@ -19,6 +19,7 @@ APPENDIX = {
     "Are these librosa’s features?",
     "Energies of a filter bank",
     "What a checkpoint holds",
+    "Normalisation",
     "From image to spikes",
     "Fewer bits",
     "The control CNN, quantised after its training",
