@@ -146,6 +146,13 @@ def rule_portable(notebook):
             yield f"a shell or magic line: {found[0]}"
 
 
+def rule_width(notebook):
+    """Code of at most 88 columns, which a page shows without scrolling."""
+    for cell in code(notebook):
+        if "injected-parameters" not in cell.metadata.get("tags", []):
+            yield from (f"{len(line)} columns: {line}" for line in cell.source.splitlines() if len(line) > 88)
+
+
 def rule_size(notebook):
     """Under 500 KiB."""
     size = len(nbformat.writes(notebook).encode())
@@ -240,6 +247,7 @@ BROKEN = {
     "digits": (rule_portable, lambda n: n.cells[2].update(outputs=[text_output("0.98765432101")])),
     "timings": (rule_portable, lambda n: n.metadata.update(papermill={"duration": 1})),
     "magic": (rule_portable, lambda n: n.cells[2].update(source="!pip install x")),
+    "wide": (rule_width, lambda n: n.cells[2].update(source="x = 1  # " + 80 * "-")),
     "large": (rule_size, lambda n: n.cells[2].update(outputs=[text_output("x" * 600_000)])),
 }
 
