@@ -57,7 +57,8 @@ def convert(docstring: list[str]) -> list[str]:
         if block[0].startswith(">>> "):
             written += block
         elif all(line.startswith("    ") for line in block):
-            written += ["::", "", *block]
+            ended = len(written) > 1 and written[-2].endswith("::")
+            written += block if ended else ["::", "", *block]
         elif LEGEND.fullmatch(block[0]) and all(
             LEGEND.fullmatch(line) or line.startswith(" ") for line in block
         ):
@@ -70,7 +71,11 @@ def convert(docstring: list[str]) -> list[str]:
 
 def setup(app) -> dict[str, bool]:
     """Register with Sphinx."""
-    app.connect("autodoc-process-docstring", lambda app, what, name, thing, options, lines: _replace(lines))
+    app.connect(
+        "autodoc-process-docstring",
+        lambda app, what, name, thing, options, lines: _replace(lines),
+        priority=600,  # after napoleon, which reads the sections
+    )
     app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}
 
