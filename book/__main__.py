@@ -21,7 +21,9 @@ from scnn.book import NOTICE, STAND_IN, match_parameters, parameters
 def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
     """The notebooks of the project in `root`, or those whose file names start with one of `names`.
 
-    Raises FileNotFoundError where `root` has no notebook; ValueError, which lists them, if a name fits none.
+    Raises:
+        FileNotFoundError: `root` has no notebook.
+        ValueError: a name fits none; the message lists them.
     """
     found = sorted((root / "notebooks").glob("*.ipynb"))
     if not found:

@@ -21,11 +21,13 @@ COMMITTED = (
 def render(root: Path, quick: bool) -> int:
     """Render the site to `_build/html` with jupyter-book, warnings being errors, and return its exit status.
 
-    root: the project.
-    quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`. Pages
-        that are not there are those of `book/runs`, and say so.
+    Args:
+        root: the project.
+        quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`.
+            Pages that are not there are those of `book/runs`, and say so.
 
-    Raises FileNotFoundError, which says what to do, where there is nothing to render.
+    Raises:
+        FileNotFoundError: there is nothing to render; the message says what to do.
     """
     wanted = root / (QUICK_RUNS if quick else PAPER_RUNS)
     if not any(wanted.glob("*.ipynb")):

@@ -42,11 +42,13 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
     A notebook is not run again where its cells, its parameters, the corpus and the package are those of the
     run already at its target. A run moves to its target when complete, so an interrupt keeps what finished.
 
-    jobs: the notebooks.
-    scratch: folder for the notebooks that are running, each in a folder of its own, so that two commands do
-        not meet there; one that fails stays.
+    Args:
+        jobs: the notebooks.
+        scratch: folder for the notebooks that are running, each in a folder of its own, so that two commands
+            do not meet there; one that fails stays.
 
-    Returns one message for each notebook that failed: notebook, cell and error.
+    Returns:
+        One message for each notebook that failed, with notebook, cell and error.
     """
     # Without ipywidgets, which no page uses, tqdm would write this into the first cell of each.
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"

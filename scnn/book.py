@@ -37,14 +37,16 @@ NOTICE = (
 def begin(corpus: str, seed: int) -> None:
     """Check a page's parameters, seed torch, set the figure style, and tell of a stand-in corpus.
 
-    corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
-    seed: of torch's global generator; hand it to every other generator, split and loader too.
-
     In a notebook that papermill gave parameters, their names must be those of the notebook's own, and values
     that stand for one of the default's type become that: see `match_parameters`.
 
-    Raises ValueError for a parameter that the notebook does not have or that is of another type, for a corpus
-    that is neither known nor a folder, and for a seed below 0 or not whole.
+    Args:
+        corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
+        seed: of torch's global generator; hand it to every other generator, split and loader too.
+
+    Raises:
+        ValueError: the notebook does not have a parameter, or has it with another type; the corpus is neither
+            known nor a folder; the seed is below 0 or not whole.
     """
     given = _match_injected()
     corpus, seed = given.get("corpus", corpus), given.get("seed", seed)
@@ -80,10 +82,13 @@ class Between:
 def check(name: str, value: object, valid: Between | range | Collection) -> None:
     """Stop with the list of valid values unless `value` is one of them.
 
-    name, value: the parameter's, for the message.
-    valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
+    Args:
+        name: the parameter's, for the message.
+        value: the parameter's.
+        valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
 
-    Raises ValueError, which names the parameter and lists what is valid.
+    Raises:
+        ValueError: the value is not valid; the message names the parameter and lists what is.
 
     >>> check("beta", 1.5, Between(0.0, 1.0))
     Traceback (most recent call last):
@@ -103,7 +108,8 @@ def check(name: str, value: object, valid: Between | range | Collection) -> None
 def check_each(name: str, values: object, valid: Between | range | Collection) -> None:
     """`check` for a parameter that holds a list: at least one value, each of them valid.
 
-    Raises ValueError where it is not a list, is empty, or holds a value that is not valid.
+    Raises:
+        ValueError: it is not a list, is empty, or holds a value that is not valid.
     """
     if not isinstance(values, list) or not values:
         raise ValueError(
@@ -116,7 +122,8 @@ def check_each(name: str, values: object, valid: Between | range | Collection) -
 def speakers_of(corpus: data.Corpus, words: Iterable[int], least: int) -> list[str]:
     """The speakers who say each of `words` (indices of its classes), sorted.
 
-    Raises ValueError where they are fewer than `least`, with what a folder of one's own needs.
+    Raises:
+        ValueError: they are fewer than `least`; the message says what a folder of one's own needs.
     """
     said = {str(speaker): set(corpus.labels[corpus.speakers == speaker]) for speaker in set(corpus.speakers)}
     found = sorted(speaker for speaker in said if set(words) <= said[speaker])
@@ -165,9 +172,11 @@ def _show_notice() -> None:
 def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """The names and default values in the cell tagged `parameters`.
 
-    notebook: as nbformat reads it.
+    Args:
+        notebook: as nbformat reads it.
 
-    Raises ValueError unless there is exactly one such cell, which holds nothing but `name = literal`.
+    Raises:
+        ValueError: there is not exactly one such cell, or it holds anything but `name = literal`.
     """
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1:
@@ -197,8 +206,9 @@ def match_parameters(defaults: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     A whole number serves where the default has a point, and so does text that says a number, as YAML reads
     1e-3; a number serves where the default is text.
 
-    Raises ValueError for a name that is not there, and for a value of another type. It names the parameter
-    and lists the valid ones with their defaults.
+    Raises:
+        ValueError: there is no such name, or the value is of another type; the message names the
+            parameter and lists the valid ones with their defaults.
     """
     found = {}
     valid = ", ".join(f"{name} = {value!r}" for name, value in defaults.items())

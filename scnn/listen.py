@@ -37,13 +37,13 @@ class Segment(NamedTuple):
 class Gate:
     """A voice-activity gate: one segment for each word in a stream of samples.
 
-    It hears int16 samples x, in whole numbers alone; `>>` rounds down. A high-pass of second order leaves
+    It hears int16 samples x, in whole numbers alone; `>>` rounds down. A high-pass of second order leaves::
 
         y[n] = D - (g D >> 22) + 2 y[n-1] - (e y[n-1] >> 22) - y[n-2] + (h y[n-2] >> 22)
         where D = (x[n] - 2 x[n-1] + x[n-2]) << 10
 
-    The energy of a frame of 10 ms is the sum of (y >> 10)^2. The level p is that of the last 3 frames, and
-    the floor
+    The energy of a frame of 10 ms is the sum of `(y >> 10)^2`. The level p is that of the last 3 frames, and
+    the floor is::
 
         f = min over 1.5 s of the energy of 10 frames, and at least -70 dB of full scale
 
@@ -52,9 +52,12 @@ class Gate:
     longer, and once above the 6 f of its end: noise that has set in is part of it by then. Segments do not
     overlap.
 
-    sample_rate: Hz, of what `feed` is given. longest: frames after which a segment is cut.
+    Args:
+        sample_rate: Hz, of what `feed` is given.
+        longest: frames after which a segment is cut.
 
-    Raises ValueError for a rate below 1000 Hz, and for segments that would be shorter than a word.
+    Raises:
+        ValueError: the rate is below 1000 Hz, or segments would be shorter than a word.
 
     >>> gate = Gate(sample_rate=8000)
     >>> list(gate.feed(np.zeros(8000, np.float32)))  # a second of silence
@@ -170,10 +173,15 @@ def _highpass(sample_rate: int) -> tuple[int, int, int]:
 def microphone(sample_rate: int = 8000, device: int | str | None = None) -> Iterator[Iterator[np.ndarray]]:
     """Record: an iterator without end over float32 [samples], mono, at `sample_rate` Hz.
 
-    device: a number or a part of a name, as `python -m sounddevice` lists them; the system's own by default.
+    Args:
+        sample_rate: Hz.
+        device: a number or a part of a name, as `python -m sounddevice` lists them; the system's own by
+            default.
 
-    Raises ModuleNotFoundError where the extra [listen] is not installed, and OSError, with what to do, where
-    PortAudio is missing, or there is no such microphone, or it cannot be opened.
+    Raises:
+        ModuleNotFoundError: the extra [listen] is not installed.
+        OSError: PortAudio is missing, there is no such microphone, or it cannot be opened; the message says
+            what to do.
     """
     try:
         import sounddevice

@@ -27,9 +27,13 @@ _MOST_WEIGHTS = 2**26  # AlexNet has 23 million
 
 
 class Trace(NamedTuple):
-    """What one layer did: its name, and `[T, N, ...]` of currents, membrane potentials and spikes.
+    """What one layer did over the time steps. A ReLU layer has one step.
 
-    A ReLU layer has one time step, its activations as `spikes` and no membrane.
+    Attributes:
+        name: of the layer, in the notation.
+        current: `[T, N, ...]`, the input current.
+        membrane: `[T, N, ...]`, the membrane potentials; None for a ReLU layer.
+        spikes: `[T, N, ...]`; the activations of a ReLU layer.
     """
 
     name: str
@@ -129,9 +133,12 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def plain(self, images: torch.Tensor) -> Output:
-        """What the network computes for `images` `[N, C, H, W]`: `forward` is tested against this definition.
+        """What the network computes, by definition: `forward` is tested against it.
 
         The image is the input current at every time step (direct encoding).
+
+        Args:
+            images: `[N, C, H, W]`.
         """
         values = images.expand(self.num_steps if self.spiking else 1, *images.shape)
         for layer, weight, norm in zip_longest(self.layers, self.weights, self.norms):
@@ -151,7 +158,11 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> Output:
         """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
 
-        Raises `ValueError` for images of another shape or type than the network's.
+        Args:
+            images: `[N, C, H, W]`.
+
+        Raises:
+            ValueError: the images have another shape or type than the network's.
         """
         return self._run(images, traces=None)
 
@@ -231,7 +242,7 @@ def _normalised(norm: nn.Module, current: torch.Tensor) -> torch.Tensor:
 
 
 def fold(network: Network) -> Network:
-    """`network` without its batch normalisation, which its weights and biases take in; in evaluation mode.
+    """`network` without its batch normalisation, which its weights and biases take in; in evaluation mode::
 
         w' = w gamma / sqrt(var + eps),    b' = (b - mean) gamma / sqrt(var + eps) + beta
 
@@ -255,11 +266,15 @@ def fold(network: Network) -> Network:
 
 
 def unfold(network: Network, spiking: bool, images: torch.Tensor) -> Network:
-    """A ReLU network of plain notation given its batch normalisation back, as a spiking or a ReLU network.
+    """Give a ReLU network of plain notation its batch normalisation back, as a spiking or a ReLU network.
 
-    Its normalisation is such that, for `images` `[N, C, H, W]`, the ReLU network's currents stay as they are:
-    mean and deviation of each channel become those that it gives. A spiking network that starts so needs
-    fewer epochs.
+    A spiking network that starts so needs fewer epochs.
+
+    Args:
+        network: the ReLU network.
+        spiking: whether the new network spikes.
+        images: `[N, C, H, W]`, for which the ReLU network's currents stay as they are: mean and deviation of
+            each channel become those that it gives.
     """
     about = network.architecture, network.num_steps, network.neuron, network.input_shape, spiking
     unfolded = Network(*about, network.recipe, batch_norm=True)
@@ -297,14 +312,23 @@ def build(
     """A network from its notation, or from a name of the `ZOO`.
 
     `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and
-    mean nothing to a ReLU network. `input_shape` is channels, height and width. `spiking` defaults to the
-    zoo's entry, and to True for a notation. `precision` is a name of `scnn.quantization.RECIPES`: what is
-    rounded in training and after it. The weights are PyTorch's default initialisation from `seed`;
-    the global random state is left alone. `classes` is the number of outputs that is needed, if given: a
-    network of the zoo, which has the paper's ten otherwise, ends with that many; a notation must say the
-    same. `batch_norm` normalises the current of every layer but the last (Ioffe and Szegedy, 2015), for
-    training; `fold` takes it out again. Raises `ValueError` for a notation that cannot be read or has
-    another number of outputs, an input too small, or a parameter out of range.
+    mean nothing to a ReLU network. The weights are PyTorch's default initialisation; the global random state
+    is left alone.
+
+    Args:
+        architecture: a notation (see `scnn.notation`) or a name.
+        input_shape: channels, height and width.
+        spiking: by default as the zoo's entry says, and True for a notation.
+        precision: a name of `scnn.quantization.RECIPES`: what is rounded in training and after it.
+        seed: of the initial weights.
+        classes: the number of outputs that is needed, if given. A network of the zoo, which otherwise has the
+            paper's ten, ends with that many; a notation must say the same.
+        batch_norm: normalise the current of every layer but the last (Ioffe and Szegedy, 2015), for training;
+            `fold` takes it out again.
+
+    Raises:
+        ValueError: the notation cannot be read or has another number of outputs, the input is too small, or a
+            parameter is out of range.
 
     >>> network = build("6C3-P2-128FC-10FC", num_steps=10)
     >>> network.num_parameters

@@ -16,9 +16,11 @@ BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
 
 
 class Output(NamedTuple):
-    """The output layer over time: `spikes` and `membrane`, both `[T, N, classes]`.
+    """The output layer over time. A ReLU network has one time step.
 
-    A ReLU network has one time step, its logits as `membrane`, and no spikes.
+    Attributes:
+        spikes: `[T, N, classes]`; None for a ReLU network.
+        membrane: `[T, N, classes]`; the logits of a ReLU network.
     """
 
     spikes: torch.Tensor | None
@@ -29,17 +31,24 @@ class Output(NamedTuple):
 class Neuron:
     """The parameters that all leaky units of a network share; the defaults are the paper's.
 
-    Raises `ValueError` naming the parameter and what is valid.
+    Attributes:
+        beta: leak: the share of the membrane potential kept from one time step to the next.
+        threshold: membrane potential above which the unit spikes.
+        reset: what a spike does to the membrane: one of `RESETS`.
+        slope: steepness of the fast-sigmoid surrogate gradient.
+        membrane_bits: the membrane potential has 2^bits levels; 0: full precision.
+        clip_gradient: of a quantised membrane beyond its outermost levels: one of `CLIP_GRADIENTS`.
+
+    Raises:
+        ValueError: a parameter is out of range; the message names it and says what is valid.
     """
 
-    beta: float = 0.5  # leak: the share of the membrane potential kept from one time step to the next
-    threshold: float = 1.0  # membrane potential above which the unit spikes
-    reset: str = "subtract"  # what a spike does to the membrane: one of RESETS
-    slope: float = 25.0  # steepness of the fast-sigmoid surrogate gradient
-    membrane_bits: int = 0  # the membrane potential has 2^bits levels; 0: full precision
-    clip_gradient: str = (
-        "masked"  # of a quantised membrane beyond its outermost levels: one of CLIP_GRADIENTS
-    )
+    beta: float = 0.5
+    threshold: float = 1.0
+    reset: str = "subtract"
+    slope: float = 25.0
+    membrane_bits: int = 0
+    clip_gradient: str = "masked"
 
     def __post_init__(self):
         for name in ("beta", "threshold", "slope"):
@@ -101,7 +110,7 @@ class _Quantize(torch.autograd.Function):
 def leaky(
     current: torch.Tensor, neuron: Neuron = Neuron(), num_steps: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leaky integrate-and-fire units over a whole sequence, in plain PyTorch: the definition.
+    """Leaky integrate-and-fire units over a whole sequence, in plain PyTorch: the definition::
 
         U[t] = beta U[t-1] + I[t] - R[t] threshold      reset "subtract"
         U[t] = beta (1 - R[t]) U[t-1] + I[t]            reset "zero"
@@ -109,17 +118,25 @@ def leaky(
         S[t] = 1 if U[t] > threshold else 0
 
     where I is the input current, U the membrane potential (U[-1] = 0), S the spikes and R[t] = S[t-1] the
-    reset, delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's, dS/dU =
-    1 / (slope |U - threshold| + 1)^2.
+    reset, delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's::
+
+        dS/dU = 1 / (slope |U - threshold| + 1)^2
 
     With `membrane_bits` U[t] is then rounded to the nearest of `Neuron.levels`, before it is compared with
     the threshold and kept. The gradient passes the rounding unchanged; where U[t] lies beyond the levels and
     is clipped it is 0 with `clip_gradient` "masked", and unchanged, as in snnTorch's `state_quant`, with
     "straight".
 
-    `current` is `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`. Returns
-    spikes and membrane potentials, both `[T, N, ...]`. Follows `snntorch.Leaky` 1.0.0 operation for
-    operation, so that both are equal to the bit. `scnn.kernels.leaky` computes the same faster.
+    Follows `snntorch.Leaky` 1.0.0 operation for operation, so that both are equal to the bit.
+    `scnn.kernels.leaky` computes the same faster.
+
+    Args:
+        current: `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`.
+        neuron: its parameters.
+        num_steps: T, where the current is constant.
+
+    Returns:
+        Spikes (0 or 1) and membrane potentials, both `[T, N, ...]`.
 
     >>> spikes, membrane = leaky(torch.tensor([[0.75]]), num_steps=4)
     >>> membrane.flatten(), spikes.flatten()
@@ -148,13 +165,15 @@ def leaky(
 class Biophysical:
     """The parameters of a leaky integrate-and-fire neuron in millivolts; the defaults are the paper's.
 
-    rest: mV, membrane potential without current.
-    threshold: mV, above `rest`; a membrane potential above it spikes.
-    tau: time steps in which a deviation from rest falls to 1/e.
-    refractory: time steps after a spike in which the neuron neither integrates nor spikes.
-    reset: where a spike takes the membrane, one of `BIOPHYSICAL_RESETS`.
+    Attributes:
+        rest: mV, membrane potential without current.
+        threshold: mV, above `rest`; a membrane potential above it spikes.
+        tau: time steps in which a deviation from rest falls to 1/e.
+        refractory: time steps after a spike in which the neuron neither integrates nor spikes.
+        reset: where a spike takes the membrane, one of `BIOPHYSICAL_RESETS`.
 
-    Raises `ValueError` naming the parameter and what is valid.
+    Raises:
+        ValueError: a parameter is out of range; the message names it and says what is valid.
     """
 
     rest: float = -75.0

@@ -30,10 +30,20 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected."""
+    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected.
 
-    name: str  # as in the notation, "6C3" or "128FC"
-    units: int  # output channels, or output units
+    Attributes:
+        name: as in the notation, "6C3" or "128FC".
+        units: output channels, or output units.
+        kernel: side of the kernel, in pixels; 0 for a fully connected layer.
+        stride: of the kernel.
+        padding: zeros on each side of the map.
+        pool: side of the max pooling's squares; 0: no pooling.
+        pool_stride: of the pooling.
+    """
+
+    name: str
+    units: int
     kernel: int = 0
     stride: int = 1
     padding: int = 0
@@ -54,7 +64,10 @@ class Layer:
 
 
 def parse(architecture: str) -> tuple[Layer, ...]:
-    """The layers of `architecture`; `ValueError` names the token that cannot be read or is out of place.
+    """The layers of `architecture`.
+
+    Raises:
+        ValueError: a token cannot be read or is out of place; the message names it.
 
     >>> [(layer.name, layer.units) for layer in parse("6C3-P2-128FC-10FC")]
     [('6C3-P2', 6), ('128FC', 128), ('10FC', 10)]

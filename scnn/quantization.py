@@ -33,14 +33,26 @@ Synapse = nn.Conv2d | nn.Linear  # of a layer: PyTorch's own, or Brevitas' subcl
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is rounded, and how. Raises `ValueError` naming the field and what is valid."""
+    """What is rounded, and how.
 
-    weight_bits: int = 0  # 2 to 8; 0: full precision
-    per_channel: bool = False  # a scale for each output channel or unit, not one for the whole tensor
-    bias: bool = True  # layers have a bias, in full precision
-    membrane_bits: int = 0  # of `scnn.neurons.Neuron`, as the next
+    Attributes:
+        weight_bits: 2 to 8; 0: full precision.
+        per_channel: a scale for each output channel or unit, not one for the whole tensor.
+        bias: layers have a bias, in full precision.
+        membrane_bits: as of `scnn.neurons.Neuron`.
+        clip_gradient: as of `scnn.neurons.Neuron`.
+        round_output: round the output units' membranes, too: their sums are the answer and the loss.
+
+    Raises:
+        ValueError: a field is not valid; the message names it and says what is.
+    """
+
+    weight_bits: int = 0
+    per_channel: bool = False
+    bias: bool = True
+    membrane_bits: int = 0
     clip_gradient: str = "masked"
-    round_output: bool = False  # the output units' membranes, too: their sums are the answer and the loss
+    round_output: bool = False
 
     def __post_init__(self):
         if type(self.weight_bits) is not int or self.weight_bits not in (0, *range(2, 9)):
@@ -72,7 +84,10 @@ RECIPES = {
 
 
 def recipe(precision: str) -> Recipe:
-    """The recipe of that name; `ValueError` lists the names.
+    """The recipe of that name.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
 
     >>> chosen = recipe("int4-weights")
     >>> chosen.weight_bits, chosen.per_channel, chosen.membrane_bits
@@ -199,10 +214,17 @@ def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticN
     """A trained ReLU `scnn.models.Network` with weights and activations of `bits` bits, not trained further.
 
     Weights are rounded as in a `Recipe`, per tensor. The image and what each ReLU gives are rounded to
-    signed and unsigned integers times a scale each, which is fixed here from the activations that `images`
-    `[N, C, H, W]` cause: their 99.999th percentile becomes the outermost level. Biases and the logits stay in
-    full precision. `network` is left alone. Raises `ValueError` for a network that spikes or is quantised,
-    and for bits outside 2..8.
+    signed and unsigned integers times a scale each, which is fixed here: the 99.999th percentile of the
+    activations that `images` cause becomes the outermost level. Biases and the logits stay in full precision.
+    `network` is left alone.
+
+    Args:
+        network: in full precision.
+        images: `[N, C, H, W]`, to take the scales from.
+        bits: of weights and activations, 2..8.
+
+    Raises:
+        ValueError: the network spikes or is quantised, or the bits are outside 2..8.
     """
     if network.spiking or network.recipe != RECIPES["fp32"]:
         raise ValueError(f"network must be a ReLU network in full precision, not {network.extra_repr()}")

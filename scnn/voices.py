@@ -105,8 +105,9 @@ def load(name: str) -> list[Clip]:
     where that file is damaged; warns where voices do not sound exactly as the manifest says, as with another
     version of eSpeak NG.
 
-    Raises ModuleNotFoundError where neither the clips nor the wheel `espeakng-loader` are there, and OSError,
-    naming the voice, where eSpeak NG fails.
+    Raises:
+        ModuleNotFoundError: neither the clips nor the wheel `espeakng-loader` are there.
+        OSError: eSpeak NG fails; the message names the voice.
     """
     file = cache_dir() / f"{name}-{identity(name)}.safetensors"
     with locked(file):
@@ -142,7 +143,9 @@ def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
     and the silence around the word (20 to 60 ms) are drawn from the word, the voice and the take. The same
     wheel gives the same samples, whichever `voices` are made.
 
-    Raises as `load`.
+    Raises:
+        ModuleNotFoundError: the wheel `espeakng-loader` is not there.
+        OSError: eSpeak NG fails; the message names the voice.
     """
     try:
         import espeakng_loader

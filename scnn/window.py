@@ -24,12 +24,18 @@ class Patch(NamedTuple):
     """Activity of a layer: inside a box of its map, and once for all neurons outside it.
 
     The number of steps S is that of the time steps T, or 1 where the activity is constant over time.
+
+    Attributes:
+        values: `[S, N, C, h, w]`, inside the box.
+        background: `[S, C]`, outside it.
+        box: where in the map the values are.
+        size: of the whole map.
     """
 
-    values: torch.Tensor  # [S, N, C, h, w]
-    background: torch.Tensor  # [S, C]
-    box: Box  # where in the map the values are
-    size: Size  # of the whole map
+    values: torch.Tensor
+    background: torch.Tensor
+    box: Box
+    size: Size
 
     @property
     def is_whole(self) -> bool:
@@ -66,7 +72,10 @@ def cut(images: torch.Tensor, box: Box) -> Patch:
 
 
 def data_box(images: torch.Tensor) -> Box:
-    """The smallest box of `images` `[N, C, H, W]` outside which every pixel of every image is zero.
+    """The smallest box outside which every pixel of every image is zero.
+
+    Args:
+        images: `[N, C, H, W]`.
 
     >>> images = torch.zeros(2, 1, 32, 32)
     >>> images[:, :, 8:24, 10:20] = 1.0
@@ -96,8 +105,12 @@ def _bounds(images: np.ndarray) -> Box:
 def convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
     """The current of a convolution without its pooling: in the box of all outputs that see the patch's box.
 
-    `weight` is `[O, C, kernel, kernel]` and `bias` `[O]`. A patch for a layer that pads must be whole, as the
-    zeros of the padding are not the background.
+    Args:
+        patch: of the layer before. It must be whole for a layer that pads, as the zeros of the padding are
+            not the background.
+        layer: the convolution.
+        weight: `[O, C, kernel, kernel]`.
+        bias: `[O]`.
     """
     size = layer.convolved(patch.size)
     outputs, inputs = whole(size), patch.box
