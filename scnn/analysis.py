@@ -1,6 +1,6 @@
 """What happens inside a network: over time, in the race for the answer, and where its zeros come from.
 
-Of a network with rounded membranes also what the rounding clips, and which way its gradients point. What a
+For a network with rounded membranes, also what the rounding clips, and which way its gradients point. What a
 network achieves and what it costs, one number for a layer or for the whole, is in `scnn.metrics`.
 
 A neuron-step is one neuron at one time step of one recording, and sparsity is the share of neuron-steps
@@ -46,8 +46,9 @@ def sees_data(network: Network, window: torch.Tensor) -> list[torch.Tensor]:
 def spread(values: torch.Tensor, seen: torch.Tensor) -> pd.DataFrame:
     """How currents or membrane potentials spread over neurons: a row a time step, a column a quantile.
 
-    values: [T, N, ...], of a `Trace`.
-    seen: bool [N, ...], the neurons that count (`sees_data`).
+    Args:
+        values: `[T, N, ...]`, of a `Trace`.
+        seen: bool `[N, ...]`, the neurons that count (`sees_data`).
     """
     chosen = values[:, seen].double()
     found = torch.quantile(chosen, torch.tensor(QUANTILES, dtype=torch.float64), dim=1)
@@ -57,8 +58,9 @@ def spread(values: torch.Tensor, seen: torch.Tensor) -> pd.DataFrame:
 def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
     """Sparsity of each layer at each time step over all recordings, indexed by `layer` and `step` (from 1).
 
-    Columns: `sparsity` of all neurons, `inside` of those that see data and `outside` of those that see only
-    padding, which is NaN where there are none.
+    Returns:
+        Columns `sparsity` of all neurons, `inside` of those that see data, and `outside` of those that see
+        only padding, which is NaN where there are none.
     """
     sums: list[list[torch.Tensor]] = [[] for _ in network.layers]
     for traces, seen in _batches(network, images, window):
@@ -84,17 +86,18 @@ def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd
 def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
     """Where each layer's zeros come from, over all recordings, indexed by `layer`.
 
-    `neurons` is their number. Five shares of the neuron-steps, which add up to one:
+    Returns:
+        The number of `neurons`, and five shares of the neuron-steps, which add up to one.
 
-    - `padding`: zeros of neurons that see only padding in that recording;
-    - `silent`: zeros of neurons that see data and never spike in that recording;
-    - `sparse`: zeros of neurons that see data and do spike, at other steps;
-    - `spikes`: spikes of neurons that see data;
-    - `spikes_padding`: spikes of neurons that see only padding.
+        - `padding`: zeros of neurons that see only padding in that recording;
+        - `silent`: zeros of neurons that see data and never spike in that recording;
+        - `sparse`: zeros of neurons that see data and do spike, at other steps;
+        - `spikes`: spikes of neurons that see data;
+        - `spikes_padding`: spikes of neurons that see only padding.
 
-    The first three add up to the sparsity. Two shares of neurons, averaged over the recordings:
-    `unchanged`, those that do the same at all time steps, and `unchanged_inside`, the same among those that
-    see data.
+        The first three add up to the sparsity. Two shares of neurons, averaged over the recordings:
+        `unchanged`, those that do the same at all time steps, and `unchanged_inside`, the same among those
+        that see data.
     """
     sums = torch.zeros(len(network.layers), 8, dtype=torch.float64)
     for traces, seen in _batches(network, images, window):
@@ -126,9 +129,10 @@ def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -
 def constancy(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
     """What each neuron does over all recordings, as shares of a layer's neurons, indexed by `layer`.
 
-    Four columns, which add up to one: `never` spikes, in no recording; `always` spikes, at every step of
-    every recording; `constant`, it does the same at all steps of a recording, but not the same in all;
-    `changing`, its spikes change over the time steps of at least one recording.
+    Returns:
+        Four columns, which add up to one. `never` spikes, in no recording; `always` spikes, at every step of
+        every recording; `constant`, it does the same at all steps of a recording, but not the same in all;
+        `changing`, its spikes change over the time steps of at least one recording.
     """
     kept: list[list[torch.Tensor]] = [[] for _ in network.layers]
     for traces, _ in _batches(network, images, window):
@@ -147,8 +151,11 @@ def constancy(network: Network, images: torch.Tensor, window: torch.Tensor) -> p
 def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[str, pd.DataFrame]:
     """The output neurons over time, for one image `[1, C, H, W]`: a row a step (from 1), a column a class.
 
-    Gives `spikes` counted up to each step, and the `membrane` potential at it. Raises `ValueError` for a ReLU
-    network, which has no time steps.
+    Returns:
+        The `spikes` counted up to each step, and the `membrane` potential at it.
+
+    Raises:
+        ValueError: for a ReLU network, which has no time steps.
     """
     output = _outputs(network, image)
     counted = {"spikes": output.spikes.cumsum(dim=0).long(), "membrane": output.membrane}
@@ -161,8 +168,10 @@ def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[
 def settling_step(counts: torch.Tensor) -> torch.Tensor:
     """The step from which the leader is the final answer and stays it: int64 `[N]`, from 1 to T.
 
-    `counts` are `[T, N, classes]`, spikes counted up to each step. The leader is the class of most spikes,
-    the first of several equal ones, as in `scnn.training.predict`.
+    The leader is the class of most spikes, the first of several equal ones, as in `scnn.training.predict`.
+
+    Args:
+        counts: `[T, N, classes]`, spikes counted up to each step.
     """
     leaders = counts.argmax(dim=2)
     other = (leaders != leaders[-1]).long()
@@ -172,9 +181,17 @@ def settling_step(counts: torch.Tensor) -> torch.Tensor:
 def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     """How the answers form over the time steps: a row a step, indexed by `step` (from 1).
 
-    Columns, all shares of recordings: `accuracy` of an answer given at this step; `settled`, whose leader is
-    the final answer from here on; `tied`, where several classes lead. `labels` are int64 `[N]`. Raises
-    `ValueError` for a ReLU network, which has no time steps.
+    Args:
+        network: one that spikes.
+        images: those to answer.
+        labels: int64 `[N]`, the right answers.
+
+    Returns:
+        Three columns, all shares of recordings. `accuracy` is that of an answer given at this step;
+        `settled`, where the leader is the final answer from here on; `tied`, where several classes lead.
+
+    Raises:
+        ValueError: for a ReLU network, which has no time steps.
     """
     with torch.no_grad():
         counts = torch.cat([_outputs(network, part).spikes.cumsum(dim=0) for part in images.split(50)], dim=1)
@@ -191,7 +208,10 @@ def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tens
 def unrounded(network: Network, images: torch.Tensor, window: torch.Tensor) -> dict[str, torch.Tensor]:
     """Each layer's membrane potentials before they are rounded, of the neurons that see data: a flat tensor.
 
-    Those that are not rounded are given as they are. Raises `ValueError` for a reset that does not subtract.
+    Those that are not rounded are given as they are.
+
+    Raises:
+        ValueError: for a reset that does not subtract.
     """
     neuron, found = network.neuron, {}
     if neuron.reset != "subtract":
@@ -209,10 +229,19 @@ def clip_gradients(
 ) -> pd.DataFrame:
     """The straight gradient beside the masked one, of a network with rounded membranes: a row a layer.
 
-    `ratio` is the length of the straight gradient of the layer's parameters over that of the masked one, and
-    `cosine` that of the angle between them. `masked` and `straight` tell what a step of this layer alone,
-    each parameter by `rate` against the sign of the gradient (Adam's first step), does to the loss of a time
-    step: a useful gradient lowers it. The network is left as it was.
+    The network is left as it was.
+
+    Args:
+        network: with rounded membranes.
+        images: a batch, whose loss is taken.
+        labels: int64 `[N]`, the right answers.
+        rate: by how much each parameter moves in the step that is tried.
+
+    Returns:
+        `ratio` is the length of the straight gradient of the layer's parameters over that of the masked one,
+        and `cosine` that of the angle between them. `masked` and `straight` tell what a step of this layer
+        alone, each parameter by `rate` against the sign of the gradient (Adam's first step), does to the loss
+        of a time step, which a useful gradient lowers.
     """
     units, pair, rows = (network.neuron, network.output_neuron), {}, []
     for name in CLIP_GRADIENTS:

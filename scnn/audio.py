@@ -64,7 +64,7 @@ _OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest one
 
 
 def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """Read one recording as float32 [samples], mono, at `sample_rate` Hz.
+    """Read one recording as float32 `[samples]`, mono, at `sample_rate` Hz.
 
     - more than one channel: mixed down to their mean;
     - another sample rate: resampled (soxr, through librosa);
@@ -73,10 +73,11 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
 
     A file is read to its end where its header leaves its length open, as that of a stream does.
 
-    Raises FileNotFoundError where there is no such file, and ValueError, naming the file, where it cannot be
-    read as audio, ends before its audio does, is empty (no samples), shorter than 25 ms, longer than 2^25
-    samples of all channels, silent (nothing beyond a constant of the least 16-bit step), or holds values that
-    are not finite.
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming the file, where it cannot be read as audio, ends before its audio does, is empty
+            (no samples), shorter than 25 ms, longer than 2^25 samples of all channels, silent (nothing beyond
+            a constant of the least 16-bit step), or holds values that are not finite.
     """
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise ValueError(f"sample_rate={sample_rate}: must be from {RATES[0]} to {RATES[1]} Hz")
@@ -240,7 +241,8 @@ class _Loudest:
 def _look(file: BinaryIO) -> int | None:
     """Refuse a container that promises more audio than it holds, or breaks off.
 
-    Where the size of a WAV file's audio was never filled in, the result is where that stands.
+    Returns:
+        Where the size of a WAV file's audio stands, if it was never filled in.
     """
     size = os.fstat(file.fileno()).st_size
     head = file.read(12)

@@ -24,25 +24,31 @@ _FRAME, _HOP, _SEARCH = 256, 128, 64  # samples at 8 kHz: of the overlap-add, an
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How recordings are changed for training. Pairs are the ends of a range. `ValueError` names the field.
+    """How recordings are changed for training. Pairs are the ends of a range.
 
-    copies: changed copies of every recording, made before the training; each step of it draws one of them or
-        the recording itself. 0 makes none.
-    pitch: factors by which pitch and formants move together, as from a man to a child (resampling).
-    tempo: factors of the speed of speaking, independent of the pitch (overlap-add).
-    cut: levels in dB; half of the copies lose what is softer than one of them at both ends, as an eager
-        voice gate cuts the "s" off "six".
-    tilt: coefficients a of x[n] + a x[n-1], which darkens (above 0) or brightens (below) the sound.
-    resonance: share of copies that one resonance of 200 to 3,500 Hz colours, and share that lose the lows, as
-        from a small microphone.
-    echo: share of copies with one echo after 10 to 120 ms.
-    noise: signal-to-noise ratios in dB of coloured noise.
-    silence: seconds of (noisy) silence before and after the word, at most.
-    shift: pixels by which an image moves along time, at most; along the bands it is 1 at most.
-    stretch: share by which an image is stretched or squeezed along time, at most, and half of it along the
-        bands. masks: stripes of time, and as many of bands, that are blanked in an image. mixup: parameter
-        of the beta distribution by which half of the batches are mixed with themselves; 0 mixes none. seed:
-        of the copies.
+    Attributes:
+        copies: changed copies of every recording, made before the training; each step of it draws one of them
+            or the recording itself. 0 makes none.
+        pitch: factors by which pitch and formants move together, as from a man to a child (resampling).
+        tempo: factors of the speed of speaking, independent of the pitch (overlap-add).
+        cut: levels in dB; half of the copies lose what is softer than one of them at both ends, as an eager
+            voice gate cuts the "s" off "six".
+        tilt: coefficients a of `x[n] + a x[n-1]`, which darkens (above 0) or brightens (below) the sound.
+        resonance: share of copies that one resonance of 200 to 3,500 Hz colours, and share that lose the
+            lows, as from a small microphone.
+        echo: share of copies with one echo after 10 to 120 ms.
+        noise: signal-to-noise ratios in dB of coloured noise.
+        silence: seconds of (noisy) silence before and after the word, at most.
+        shift: pixels by which an image moves along time, at most; along the bands it is 1 at most.
+        stretch: share by which an image is stretched or squeezed along time, at most, and half of it along
+            the bands.
+        masks: stripes of time, and as many of bands, that are blanked in an image.
+        mixup: parameter of the beta distribution by which half of the batches are mixed with themselves; 0
+            mixes none.
+        seed: of the copies.
+
+    Raises:
+        ValueError: naming the field whose value is not valid.
     """
 
     copies: int = 6
@@ -200,7 +206,7 @@ def coloured_noise(length: int, colour: float, generator: np.random.Generator) -
 def copies(
     corpus: Corpus, features: Features, augmentation: Augmentation, indices: np.ndarray
 ) -> torch.Tensor:
-    """The clips `indices` of a corpus and their changed copies, as images float32 [N, 1 + copies, 1, H, W].
+    """The clips `indices` of a corpus and their changed copies, as images float32 `[N, 1 + copies, 1, H, W]`.
 
     The first of each is the clip itself. Those of the whole corpus are kept as `scnn.features.extract`
     keeps its images, so that trainings and splits share them; the copies of a clip depend on its number in
@@ -261,7 +267,7 @@ def mask(images: torch.Tensor, augmentation: Augmentation, generator: torch.Gene
 def mixup(
     images: torch.Tensor, targets: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half of the calls mix a batch with itself in another order, images and `targets` [N, classes] alike.
+    """Half of the calls mix a batch with itself in another order, images and `targets` `[N, classes]` alike.
 
     The share is drawn from a beta distribution (Zhang et al., ICLR 2018).
     """

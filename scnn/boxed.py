@@ -202,9 +202,9 @@ def _one_recording(
     bias: np.ndarray,
     current: np.ndarray,
 ) -> None:
-    """The `current` [T, O] of one recording, whose maps are silent outside a box at `corner` (top, left).
+    """The `current` `[T, O]` of one recording, whose maps are silent outside a box at `corner` (top, left).
 
-    There they are `first` [C, h, w], and then change. The weights [O, K of the whole maps] are read where
+    There they are `first` `[C, h, w]`, and then change. The weights `[O, K of the whole maps]` are read where
     they are, and only if their neuron spikes: copying those of the box takes longer.
     """
     places = np.empty(first.size, np.int64)  # of the box in a row of the weights
@@ -241,10 +241,17 @@ def boxed_linear(
 ) -> torch.Tensor:
     """A fully connected layer on maps that are the same everywhere outside a box.
 
-    `values` `[T, N, C, h, w]` are the maps inside `box` (top, bottom, left, right), `background` `[T, C]`
-    their value at every other position of the `size` (height, width); `weight` is `[O, C * height * width]`,
-    `bias` `[O]`. Returns the current `[T, N, O]`, equal to that on the whole maps up to the order of the
-    sums, and differentiates likewise.
+    Args:
+        values: `[T, N, C, h, w]`, the maps inside the box.
+        background: `[T, C]`, their value at every other position.
+        box: top, bottom, left, right.
+        size: height and width of the whole maps.
+        weight: `[O, C * height * width]`.
+        bias: `[O]`.
+
+    Returns:
+        The current `[T, N, O]`, equal to that on the whole maps up to the order of the sums. It
+        differentiates likewise.
 
     >>> values, background = torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1)
     >>> boxed_linear(values, background, (3, 5, 3, 5), (8, 8), torch.ones(1, 64), torch.zeros(1))

@@ -6,7 +6,10 @@ import numpy as np
 
 
 def whole(name: str, value: int, least: int, most: int) -> int:
-    """`value` as an `int`; `ValueError` naming the parameter unless it is whole and in `least`..`most`.
+    """`value` as an `int`.
+
+    Raises:
+        ValueError: naming the parameter, unless it is whole and in `least`..`most`.
 
     >>> whole("num_steps", 0, 1, 1000)
     Traceback (most recent call last):

@@ -26,12 +26,17 @@ _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTY
 def fetch(url: str, folder: Path, hashes: dict[str, str], advice: str) -> None:
     """Download a tar.gz and write the recordings that `hashes` names, and no other file, to `folder`.
 
-    hashes: SHA-256 by file name, of the files in the archive's folder `recordings`.
-    advice: what to do instead; it ends every error.
+    Args:
+        url: where the archive is.
+        folder: where the recordings go.
+        hashes: SHA-256 by file name, of the files in the archive's folder `recordings`.
+        advice: what to do instead; it ends every error.
 
-    Raises ConnectionError, naming the URL, where the download fails, is larger than 64 MB or takes longer
-    than 15 minutes, and ValueError where the archive is refused: truncated, altered, incomplete, larger than
-    that when unpacked, or with members that are links or lie outside it.
+    Raises:
+        ConnectionError: naming the URL, where the download fails, is larger than 64 MB or takes longer than
+            15 minutes.
+        ValueError: where the archive is refused: truncated, altered, incomplete, larger than that when
+            unpacked, or with members that are links or lie outside it.
     """
     archive = folder.with_name("archive.tar.gz")
     try:

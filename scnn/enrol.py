@@ -65,25 +65,35 @@ def enrol(
     passes: int = PASSES,
     margin: float = MARGIN,
 ) -> Network:
-    """A copy of `network` whose last layer has learnt `images` `[N, C, H, W]` of the classes `labels` `[N]`.
+    """A copy of `network` whose last layer has learnt some `images`, one after another.
+
+    The rule, for each class c::
 
         w_c += r (y_c - a_c) (x - z),    b_c -= r (y_c - a_c) (x - z) z
         a = softmax(u - margin y),    r = rate / mean |x - z|^2
 
-    one image after another, where x is what the last layer receives, its mean over the time steps, and z the
-    mean of x over the images: what all words have in common moves nothing. y is 1 for the class of the image
-    and 0 for the others; u is the mean of the output membranes over the time steps (the logits of a ReLU
-    network), as the layer gives it with the weights that it has by then. The class has to be ahead by about
-    `margin` before the weights rest. The order is always the same: in each of the `passes` the first image
-    of every class, then the second. In the end the weights, less their mean over the classes, are scaled to
-    the size that they had, so that outputs spike about as often as before.
+    where `x` is what the last layer receives, its mean over the time steps, and `z` the mean of `x` over the
+    images: what all words have in common moves nothing. `y` is 1 for the class of the image and 0 for the
+    others; `u` is the mean of the output membranes over the time steps (the logits of a ReLU network), as the
+    layer gives it with the weights that it has by then. The order is always the same: in each of the `passes`
+    the first image of every class, then the second. In the end the weights, less their mean over the classes,
+    are scaled to the size that they had, so that outputs spike about as often as before.
 
     A class without an image keeps its weights. The copy has the precision of `network`: it answers, while
     learning as later, with rounded weights where they are quantised. A layer without biases learns none.
 
-    Raises `ValueError` for images of fewer than two classes, for labels that are none of the network's or not
-    as many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where all
-    images cause the same in the last layer.
+    Args:
+        network: it stays as it is.
+        images: `[N, C, H, W]`, the examples.
+        labels: `[N]`, their classes.
+        rate: above 0, how far one image moves the weights.
+        passes: how often the examples are gone through.
+        margin: by about how much the class has to be ahead before the weights rest.
+
+    Raises:
+        ValueError: for images of fewer than two classes, for labels that are none of the network's or not as
+            many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where
+            all images cause the same in the last layer.
     """
     for name, value, least in (("rate", rate, 1e-6), ("margin", margin, 0)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1e3:
@@ -160,8 +170,12 @@ def curve(
     """How well `network` hears a stranger, and the voices it knows, after some examples of each word.
 
     For each of the `counts` the examples are drawn `draws` times from the clips of the stranger, and what
-    `learn` makes of the network answers for the other clips. A row for each: `examples` (of a word), `draw`,
-    and the accuracies in 0..1 `stranger` and `known`. No examples have one row, of the network as it is.
+    `learn` makes of the network answers for the other clips. Zero examples have one row, of the network as it
+    is.
+
+    Returns:
+        A row for each draw, with `examples` (of a word), `draw`, and the accuracies `stranger` and `known` in
+        0..1.
     """
     images, labels = stranger
     inputs, known_inputs = (last_inputs(network, each) for each, _ in (stranger, known))
@@ -184,9 +198,10 @@ def curve(
 
 
 def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:
-    """Of each clip of `corpus` the number of its word among the `classes` of a network, int64 `[N]`.
+    """For each clip of `corpus`, the number of its word among the `classes` of a network: int64 `[N]`.
 
-    Raises `ValueError`, naming them, for words that the network does not know.
+    Raises:
+        ValueError: naming them, for words that the network does not know.
     """
     if unknown := [word for word in corpus.classes if word not in classes]:
         raise ValueError(
@@ -198,10 +213,14 @@ def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:
 
 
 def described(about: dict[str, Any], corpus: Corpus) -> dict[str, Any]:
-    """What is kept beside a network that has learnt `corpus`; `about` is what was kept beside it before.
+    """What is kept beside a network that has learnt `corpus`.
 
     Each learning adds an entry to `enrolled`: the corpus, and the examples of each word. `accuracy` is left
     out, for it was measured with other weights.
+
+    Args:
+        about: what was kept beside the network before.
+        corpus: what it has learnt.
     """
     examples = {word: int((corpus.labels == label).sum()) for label, word in enumerate(corpus.classes)}
     kept = {name: value for name, value in about.items() if name != "accuracy"}
