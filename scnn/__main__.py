@@ -469,7 +469,9 @@ def _answer(found: dict[str, Any]) -> str:
 def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, Any]:
     """What `network` hears in an audio file: `file`, and what `hear` gives.
 
-    Raises as `scnn.data.read_audio` and as `hear`.
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming the file, as `scnn.data.read_audio` and as `hear`.
     """
     samples = read_audio(file, _made(about).rate)
     try:
@@ -481,9 +483,15 @@ def recognise(file: Path, network: Network, about: dict[str, Any]) -> dict[str, 
 def hear(samples: np.ndarray, network: Network, about: dict[str, Any]) -> dict[str, Any]:
     """What `network` hears in one word: `digit` (its class), `confidence` (0..1), `sure`, `spikes` per class.
 
-    `sure` is whether the confidence reaches what the network was saved with as `refuse`. `about` is what
-    `scnn.training.load_network` gave beside it, and names the sample rate. Raises ValueError for a network
-    that was not saved with its features.
+    `sure` is whether the confidence reaches what the network was saved with as `refuse`.
+
+    Args:
+        samples: at the sample rate that `about` names.
+        network: what `scnn.training.load_network` gave.
+        about: what it gave beside the network.
+
+    Raises:
+        ValueError: for a network that was not saved with its features.
     """
     made = _made(about)
     images = image(samples, made.rate, made.features)

@@ -49,30 +49,34 @@ _FILE = "scnn images 1"
 class Features:
     """What an image shows. The defaults are the paper's MFCC image.
 
-    kind: "mfcc" (coefficients of librosa.feature.mfcc), "logmel" (mel bands in dB) or "energy" (RMS of the
-        bands of a Butterworth filter bank).
-    bands: coefficients, mel bands or filters: the rows of the image that hold data.
-    hop, frame: samples between frames, and in a frame. `frame=None` becomes the paper's: 2048, and 256 for
-        "energy" (pass it again where `dataclasses.replace` changes the kind).
-    trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are cut
-        off first; None keeps the whole clip.
-    height, width: pixels of the image.
-    preemphasis: what is subtracted of the sample before, x[n] - preemphasis x[n-1], ahead of everything else:
-        0 leaves the waveform as it is, 0.97 lifts high frequencies as speech recognisers do, so that the
-        trimming keeps a soft "s".
-    trim_frame: samples of the frames whose loudness decides on the trimming, every quarter of which there is
-        one. librosa's 2048 keep a margin of up to a quarter of a second around a word.
-    range_db: dB that "peak" shows.
-    equalize: share of how much each band is above or below the clip's mean band, over its frames, that is
-        taken out before the "peak": half of what a microphone or a room colours.
-    crop: what a clip with more frames than the image is wide keeps: its "middle" frames, or the successive
-        ones that are "loudest" together.
-    normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and
-        deviation 1 over its frames; "peak" makes every clip's loudest pixel 2 and what is `range_db` or more
-        below it 0, so that silence is zero like the padding; "train" leaves that to `statistics` and
-        `normalize`, over the training clips.
+    Attributes:
+        kind: "mfcc" (coefficients of `librosa.feature.mfcc`), "logmel" (mel bands in dB) or "energy" (RMS of
+            the bands of a Butterworth filter bank).
+        bands: coefficients, mel bands or filters: the rows of the image that hold data.
+        hop: samples between frames.
+        frame: samples in a frame. None becomes the paper's: 2048, and 256 for "energy" (pass it again where
+            `dataclasses.replace` changes the kind).
+        trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are
+            cut off first; None keeps the whole clip.
+        height: pixels of the image.
+        width: pixels of the image.
+        normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and
+            deviation 1 over its frames; "peak" makes every clip's loudest pixel 2 and what is `range_db` or
+            more below it 0, so that silence is zero like the padding; "train" leaves that to `statistics` and
+            `normalize`, over the training clips.
+        preemphasis: what is subtracted of the sample before, `x[n] - preemphasis x[n-1]`, ahead of everything
+            else: 0 leaves the waveform as it is, 0.97 lifts high frequencies as speech recognisers do, so
+            that the trimming keeps a soft "s".
+        trim_frame: samples of the frames whose loudness decides on the trimming, every quarter of which there
+            is one. librosa's 2048 keep a margin of up to a quarter of a second around a word.
+        crop: what a clip with more frames than the image is wide keeps: its "middle" frames, or the
+            successive ones that are "loudest" together.
+        range_db: dB that "peak" shows.
+        equalize: share of how much each band is above or below the clip's mean band, over its frames, that is
+            taken out before the "peak": half of what a microphone or a room colours.
 
-    Raises ValueError, which names the parameter and its valid values.
+    Raises:
+        ValueError: naming the parameter and its valid values.
     """
 
     kind: str = "mfcc"
@@ -133,8 +137,9 @@ class Features:
 class Images:
     """The images of some clips.
 
-    values: float32 [N, 1, height, width], zero outside the window.
-    window: bool [N, height, width], True where data is, False where padding.
+    Attributes:
+        values: float32 `[N, 1, height, width]`, zero outside the window.
+        window: bool `[N, height, width]`, True where data is, False where padding.
     """
 
     values: torch.Tensor
@@ -152,7 +157,7 @@ class Varied(NamedTuple):
 
 
 def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Varied | None = None) -> Images:
-    """The images of all clips of a corpus, in its order; those of `varied` in their place, if given.
+    """The images of all clips of a corpus, in its order.
 
     With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`,
     centred in the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to
@@ -161,10 +166,17 @@ def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Vari
     The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and
     the features; a damaged file there is computed again, with a warning. Of several processes that want the
     same images, one computes them. Where they cannot be kept (a full disk, a home that is read only), a
-    warning says so. `cache=False` neither reads nor writes.
+    warning says so.
 
-    Raises ValueError, naming the clip, for a waveform that is empty, silent, not finite, not one-dimensional
-    or not of floats.
+    Args:
+        corpus: the clips.
+        features: what the images show.
+        cache: False neither reads nor writes what is kept.
+        varied: if given, its clips stand in the place of the corpus's.
+
+    Raises:
+        ValueError: naming the clip, for a waveform that is empty, silent, not finite, not one-dimensional or
+            not of floats.
     """
     images = _cached(corpus, features, varied) if cache else None
     if images is None:
@@ -173,9 +185,10 @@ def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Vari
 
 
 def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
-    """The image of one waveform, [samples] in [-1, 1] at `sample_rate` Hz, as Images of one clip.
+    """The image of one waveform, `[samples]` in [-1, 1] at `sample_rate` Hz, as `Images` of one clip.
 
-    Raises ValueError for a waveform that is empty, silent, not finite, not one-dimensional or not of floats.
+    Raises:
+        ValueError: for a waveform that is empty, silent, not finite, not one-dimensional or not of floats.
 
     >>> tone = np.sin(2 * np.pi * 440 / 8000 * np.arange(4000))
     >>> image(tone, 8000, Features()).values.shape
@@ -190,14 +203,14 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
 def trim_bounds(
     waveforms: Sequence[np.ndarray], trim_db: float = 10.0, trim_frame: int = _TRIM_FRAME
 ) -> np.ndarray:
-    """Where the sound of each waveform starts and ends, in samples, int64 [N, 2].
+    """Where the sound of each waveform starts and ends, in samples, int64 `[N, 2]`.
 
     The same as from `librosa.effects.trim` with frames of `trim_frame` samples, one every quarter of that (by
-    default librosa's, 2048 every 512). A frame counts as sound where
+    default librosa's, 2048 every 512). A frame counts as sound where ::
 
         10 log10(p / max p) > -trim_db
 
-    with p its mean square, at least 1e-10, and max p that of the waveform's loudest frame.
+    with `p` its mean square, at least 1e-10, and `max p` that of the waveform's loudest frame.
     """
     bounds = np.empty((len(waveforms), 2), dtype=np.int64)
     overlap, hop = _TRIM_OVERLAP, trim_frame // _TRIM_OVERLAP
@@ -225,7 +238,8 @@ def filter_bank(bands: int, sample_rate: int) -> list[np.ndarray]:
 def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation over the window of the clips `indices`.
 
-    Raises ValueError if there are none.
+    Raises:
+        ValueError: if there are none.
     """
     chosen = torch.as_tensor(indices, dtype=torch.int64)
     if not len(chosen):
@@ -235,9 +249,10 @@ def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[flo
 
 
 def normalize(images: Images, mean: float, deviation: float) -> Images:
-    """(values - mean) / deviation inside the window; the padding stays 0.
+    """`(values - mean) / deviation` inside the window; the padding stays 0.
 
-    Raises ValueError for a deviation that is not above 0.
+    Raises:
+        ValueError: for a deviation that is not above 0.
     """
     if not 0 < deviation < math.inf:
         raise ValueError(f"deviation={deviation}: must be a finite number above 0")
@@ -282,7 +297,7 @@ def _standardized(images: Images, mean: float | torch.Tensor, deviation: float |
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for PyTorch inside, and as many as before behind it.
+    """One thread for PyTorch inside, and as many as before afterwards.
 
     On batches as small as here, waiting for a second one costs more than it saves. And the result is the
     same to the bit on any number of cores.
@@ -419,9 +434,9 @@ def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Feat
 
 
 def _windows(clips: Sequence[np.ndarray], frame: int, hop: int) -> Iterator[torch.Tensor]:
-    """All frames of all clips in order, a few hundred at a time, float64 [frames, frame].
+    """All frames of all clips in order, a few hundred at a time, float64 `[frames, frame]`.
 
-    A clip of n samples has 1 + n // hop frames, centred on every hop-th sample, zeros beyond its ends.
+    A clip of n samples has `1 + n // hop` frames, centred on every hop-th sample, zeros beyond its ends.
     """
     lengths = np.array([len(clip) for clip in clips])
     firsts = np.cumsum(lengths + frame) - lengths - frame

@@ -26,9 +26,10 @@ _LEFT = 3600.0  # seconds after which a temporary file is taken for one that a k
 
 
 def cache_dir() -> Path:
-    """The folder for everything that is kept between runs: $SCNN_HOME, else the user's cache folder.
+    """The folder for everything that is kept between runs: `$SCNN_HOME`, else the user's cache folder.
 
-    Raises `OSError`, naming SCNN_HOME, where there is no such folder and none can be made.
+    Raises:
+        OSError: naming `SCNN_HOME`, where there is no such folder and none can be made.
     """
     given = os.environ.get("SCNN_HOME")
     try:
@@ -46,8 +47,10 @@ def cache_dir() -> Path:
 def locked(path: Path) -> Iterator[None]:
     """One process, and one thread of it, at a time: the others wait. The lock of a killed process is free.
 
-    The lock is the file `path` with `.lock` behind its name. Raises `OSError`, naming SCNN_HOME, where it
-    cannot be made.
+    The lock is the file `path` with `.lock` appended to its name.
+
+    Raises:
+        OSError: naming `SCNN_HOME`, where it cannot be made.
     """
     lock = FileLock(f"{path}.lock")
     try:
@@ -124,7 +127,10 @@ def sweep(folder: Path, name: str = "*", seconds: float = _LEFT) -> None:
 
 
 def canonical(content: Any) -> str:
-    """JSON that is the same for equal contents; `ValueError` for numbers that are not finite.
+    """JSON that is the same for equal contents.
+
+    Raises:
+        ValueError: for numbers that are not finite.
 
     >>> canonical({"beta": 0.5, "architecture": "6C3-10FC"})
     '{"architecture": "6C3-10FC", "beta": 0.5}'
@@ -179,8 +185,10 @@ def save_tensors(path: Path, form: str, about: Any, tensors: dict[str, torch.Ten
 def load_tensors(path: Path, form: str, largest: int = LARGEST_FILE) -> tuple[Any, dict[str, torch.Tensor]]:
     """What `save_tensors` wrote: `about` and the tensors. Nothing in the file is ever executed.
 
-    Raises `FileNotFoundError`, and `ValueError` with the reason for a file of more than `largest` bytes, that
-    is of another format than `form`, or that does not say what was written.
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: with the reason, for a file of more than `largest` bytes, that is of another format than
+            `form`, or that does not say what was written.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -47,9 +47,15 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The clips of `folder`, its index sets by name, what is left out of it and why, and what it is.
+    """What a folder of recordings holds.
 
-    note: what else whoever uses it has to know.
+    Attributes:
+        folder: where it is.
+        clips: its clips.
+        lists: index sets, by name.
+        left_out: what is left out of it, and why.
+        source: what it is.
+        note: what else whoever uses it has to know.
     """
 
     folder: Path
@@ -64,16 +70,17 @@ def scan(folder: Path) -> Found:
     """The clips and lists of a folder of recordings, in one of three layouts.
 
     - class folders: a sub-folder of recordings per class, the speaker being what stands before `_nohash_`;
-    - speaker folders: a sub-folder per speaker in which every recording is named {class}_{speaker}_{take}, as
-      AudioMNIST's (its clone, or the `data` in it), whose own folds become "fold:1" to "fold:5", of which the
-      first one is also "test" and "validation";
-    - recordings named {class}_{speaker}_{take} and no sub-folder, as FSDD's: takes 0 to 4 become "test".
+    - speaker folders: a sub-folder per speaker in which every recording is named `{class}_{speaker}_{take}`,
+      as AudioMNIST's (its clone, or the `data` in it), whose own folds become "fold:1" to "fold:5", of which
+      the first one is also "test" and "validation";
+    - recordings named `{class}_{speaker}_{take}` and no sub-folder, as FSDD's: takes 0 to 4 become "test".
 
     `validation_list.txt` and `testing_list.txt` in it become "validation" and "test" instead.
 
-    Raises ValueError for a folder with fewer than two classes, a class folder without a recording, recordings
-    both in folders and beside them or with other names, and for a list that cannot be read, names no
-    recording, or one that another list names.
+    Raises:
+        ValueError: for a folder with fewer than two classes, a class folder without a recording, recordings
+            both in folders and beside them or with other names, and for a list that cannot be read, names no
+            recording, or one that another list names.
     """
     if (folder / "data" / _META).is_file():
         folder = folder / "data"
@@ -164,7 +171,10 @@ def _check_classes(folder: Path, clips: list[Clip], inside: dict[str, list[Path]
 
 
 def parse_names(paths: Iterable[Path]) -> list[Clip]:
-    """The clips of files named {class}_{speaker}_{take}, sorted. Raises ValueError for another name.
+    """The clips of files named `{class}_{speaker}_{take}`, sorted.
+
+    Raises:
+        ValueError: for another name.
 
     >>> [clip] = parse_names([Path("7_jackson_32.wav")])
     >>> clip.label, clip.speaker, clip.take

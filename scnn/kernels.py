@@ -57,7 +57,7 @@ def _forward(
     spikes: np.ndarray,
     membrane: np.ndarray,
 ) -> None:
-    """`current` [T or 1, N] -> `spikes` [T, N], and `membrane` [T, N] unless it is handed in empty.
+    """`current` `[T or 1, N]` -> `spikes` `[T, N]`, and `membrane` `[T, N]` unless it is handed in empty.
 
     The membrane is quantised to `levels`, unless they are empty.
     """
@@ -96,9 +96,9 @@ def _backward(
     grad_membrane: np.ndarray,
     grad_current: np.ndarray,
 ) -> None:
-    """Gradients [T, N] of spikes and membranes (or empty) -> `grad_current`, shaped as `current`.
+    """Gradients `[T, N]` of spikes and membranes (or empty) -> `grad_current`, shaped as `current`.
 
-    `masked`: no gradient where a membrane was clipped to the outermost of `levels`.
+    With `masked` there is no gradient where a membrane was clipped to the outermost of `levels`.
     """
     steps, size = grad_spikes.shape
     constant, with_membrane = current.shape[0] == 1, grad_membrane.shape[0] > 0
@@ -200,11 +200,18 @@ class _Leaky(torch.autograd.Function):
 def leaky(
     current: torch.Tensor, neuron: Neuron = Neuron(), num_steps: int | None = None, membrane: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """`scnn.neurons.leaky`, fused. With `membrane=False` None is returned in place of membranes.
+    """`scnn.neurons.leaky`, fused.
 
-    `current` is `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one; the results are `[T,
-    N, ...]`, of the current's type. What numba does not serve here (a GPU, another type than float32) is
-    computed by the plain PyTorch loop.
+    What numba does not serve here (a GPU, another type than float32) is computed by the plain PyTorch loop.
+
+    Args:
+        current: `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one.
+        neuron: leak, threshold and reset.
+        num_steps: T of a constant current.
+        membrane: False returns None in place of the membranes.
+
+    Returns:
+        Spikes and membranes, `[T, N, ...]` of the current's type.
 
     >>> current = torch.full((1, 2), 0.75)
     >>> fused, plain = leaky(current, num_steps=4), neurons.leaky(current, num_steps=4)

@@ -42,13 +42,21 @@ def record(
     speaker: str = "me",
     prompt=print,
 ) -> list[Path]:
-    """Ask for every one of `words` in turn, `takes` times, and keep what is said as FOLDER/word/*.wav.
-
-    heard: blocks of float32 samples at `RATE`, as `scnn.listen.microphone` gives them. prompt: shows a line.
+    """Ask for every one of `words` in turn, `takes` times, and keep what is said as `FOLDER/word/*.wav`.
 
     Recordings that `folder` has of this speaker are counted and left as they are, so a session may be broken
-    off and taken up again. Raises ValueError for fewer than two words, the same one twice, or a name that
-    cannot be a folder's.
+    off and taken up again.
+
+    Args:
+        words: two or more.
+        folder: made if need be.
+        heard: blocks of float32 samples at `RATE`, as `scnn.listen.microphone` gives them.
+        takes: of each word.
+        speaker: who says them.
+        prompt: shows a line.
+
+    Raises:
+        ValueError: for fewer than two words, the same one twice, or a name that cannot be a folder's.
     """
     if len(words) < 2 or len(set(words)) < len(words):
         raise ValueError(f"words={' '.join(words)}: must be two different ones or more")
@@ -79,7 +87,11 @@ def _said(gate: Gate, heard: Iterator[np.ndarray]) -> np.ndarray:
 def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: int | None = None) -> Path:
     """The recordings that `corpus` has of some `words`, as a folder like those of `record`; the folder.
 
-    takes: at most so many of each word and speaker.
+    Args:
+        corpus: where the recordings are from.
+        words: some of its classes.
+        folder: where they go.
+        takes: at most so many of each word and speaker.
 
     >>> import tempfile
     >>> from scnn.data import load_corpus
@@ -102,11 +114,16 @@ def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: i
 class Learnt:
     """A network that knows some words.
 
-    record: of its training. held_out: which speaker or recordings were not trained on. refuse: the confidence
-    below which it is not sure. words: a row for each word and for what is none of them ("other words" and
-    "noise", by speakers and words that were not trained on): how many were `tested`, and of them the share
-    that was answered `right`, `wrong`, or by "not sure". confidences: of the same answers, float32 [tested]
-    by row. test: indices of the clips of `corpus` held out.
+    Attributes:
+        record: of its training.
+        corpus: the recordings.
+        held_out: which speaker or recordings were not trained on.
+        refuse: the confidence below which it is not sure.
+        words: a row for each word and for what is none of them ("other words" and "noise", by speakers and
+            words that were not trained on): how many were `tested`, and of them the share that was answered
+            `right`, `wrong`, or by "not sure".
+        confidences: of the same answers, float32 `[tested]` by row.
+        test: indices of the clips of `corpus` held out.
     """
 
     record: Record
@@ -135,8 +152,9 @@ def learn(
     confidence below which it is not sure refuses `REFUSED` of other words and of noises; the table counts
     others again.
 
-    Raises ValueError, naming them, for words of fewer than `FEWEST` recordings, and as `load_corpus`;
-    ModuleNotFoundError without the extra [voices].
+    Raises:
+        ValueError: naming them, for words of fewer than `FEWEST` recordings, and as `load_corpus`.
+        ModuleNotFoundError: without the extra [voices].
     """
     corpus = load_corpus(folder)
     counts = np.bincount(corpus.labels, minlength=len(corpus.classes))

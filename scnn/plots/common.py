@@ -96,7 +96,7 @@ def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Norma
 def stretch_accuracy(axes: Axes, which: str = "y") -> None:
     """Give an accuracy axis in % more room the closer it gets to 100, where networks differ.
 
-        position = -log10(101 - accuracy)
+    The place of an accuracy along the axis is `-log10(101 - accuracy)`.
 
     Args:
         axes: where; limits and ticks of the axis are changed, too.
