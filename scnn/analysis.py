@@ -182,8 +182,6 @@ def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tens
     """How the answers form over the time steps: a row a step, indexed by `step` (from 1).
 
     Args:
-        network: one that spikes.
-        images: those to answer.
         labels: int64 `[N]`, the right answers.
 
     Returns:
@@ -232,8 +230,6 @@ def clip_gradients(
     The network is left as it was.
 
     Args:
-        network: with rounded membranes.
-        images: a batch, whose loss is taken.
         labels: int64 `[N]`, the right answers.
         rate: by how much each parameter moves in the step that is tried.
 

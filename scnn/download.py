@@ -27,8 +27,6 @@ def fetch(url: str, folder: Path, hashes: dict[str, str], advice: str) -> None:
     """Download a tar.gz and write the recordings that `hashes` names, and no other file, to `folder`.
 
     Args:
-        url: where the archive is.
-        folder: where the recordings go.
         hashes: SHA-256 by file name, of the files in the archive's folder `recordings`.
         advice: what to do instead; it ends every error.
 

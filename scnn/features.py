@@ -169,8 +169,6 @@ def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Vari
     warning says so.
 
     Args:
-        corpus: the clips.
-        features: what the images show.
         cache: False neither reads nor writes what is kept.
         varied: if given, its clips stand in the place of the corpus's.
 

@@ -50,8 +50,6 @@ class Found:
     """What a folder of recordings holds.
 
     Attributes:
-        folder: where it is.
-        clips: its clips.
         lists: index sets, by name.
         left_out: what is left out of it, and why.
         source: what it is.

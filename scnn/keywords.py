@@ -48,11 +48,7 @@ def record(
     off and taken up again.
 
     Args:
-        words: two or more.
-        folder: made if need be.
         heard: blocks of float32 samples at `RATE`, as `scnn.listen.microphone` gives them.
-        takes: of each word.
-        speaker: who says them.
         prompt: shows a line.
 
     Raises:
@@ -88,9 +84,6 @@ def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: i
     """The recordings that `corpus` has of some `words`, as a folder like those of `record`; the folder.
 
     Args:
-        corpus: where the recordings are from.
-        words: some of its classes.
-        folder: where they go.
         takes: at most so many of each word and speaker.
 
     >>> import tempfile
@@ -116,7 +109,6 @@ class Learnt:
 
     Attributes:
         record: of its training.
-        corpus: the recordings.
         held_out: which speaker or recordings were not trained on.
         refuse: the confidence below which it is not sure.
         words: a row for each word and for what is none of them ("other words" and "noise", by speakers and
