@@ -58,8 +58,10 @@ def forked(
 ) -> tuple[Any, int, int]:
     """What `work` gives in a process of its own, killed after `kill` (seconds, signal), if not done by then.
 
-    Returns its result (None where it was killed), its exit status and the most memory that it had, in bytes.
     A fork takes milliseconds where importing the package takes seconds; this process has no thread but one.
+
+    Returns:
+        Its result (None where it was killed), its exit status and the most memory that it had, in bytes.
     """
     return collected(launched(work), kill, limit)
 

@@ -76,9 +76,10 @@ def loss_by_steps(output: Output, labels: torch.Tensor) -> torch.Tensor:
 class LayerByLayer(nn.Module):
     """The network with each layer over all time steps at once, on whole maps.
 
-    `neurons` has for each layer a function of its current `[T, N, ...]`, or `[1, N, ...]` where it is
-    constant, that returns spikes and membrane potentials `[T, N, ...]`. With `once` the first layer's
-    current, which is the same at every step, is computed for one of them.
+    Args:
+        neurons: for each layer a function of its current `[T, N, ...]`, or `[1, N, ...]` where it is
+            constant, that returns spikes and membrane potentials `[T, N, ...]`.
+        once: compute the first layer's current, which is the same at every step, for one of them.
     """
 
     def __init__(self, network: Network, neurons: Sequence[Callable], once: bool = True):

@@ -43,8 +43,14 @@ WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # each part: th
 def gains(network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: int) -> Iterator[dict]:
     """For each part, how many times as long as with all of them a training step and one word's answer take.
 
-    images, labels: `[N, C, H, W]` and `[N]`, a batch. `gain`, `low` and `high` are median and quartiles of
-    the rounds. A part that gains nothing has about 1.
+    A part that gains nothing has about 1.
+
+    Args:
+        images: `[N, C, H, W]`, a batch.
+        labels: `[N]`.
+
+    Yields:
+        `task`, `part`, and `gain`, `low` and `high`, median and quartiles of the rounds.
     """
     trained = copy.deepcopy(network)
     step = train(trained, loss, fused=True)

@@ -87,7 +87,8 @@ def in_turns(
 ) -> tuple[dict[str, list[float]], int]:
     """Seconds of each variant in each round, and the batches of a round: the same for all variants.
 
-    The first of `steps` is the baseline, which decides how many batches a round has.
+    Args:
+        steps: the variants. The first is the baseline, which decides how many batches a round has.
     """
     for step in steps.values():  # whatever is compiled is compiled now
         for batch in batches[:3]:

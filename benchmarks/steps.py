@@ -78,9 +78,13 @@ def crossing(
 ) -> pd.DataFrame:
     """How many times as fast as a product at every time step it is to add the weights of what changes.
 
-    For each of `shares`, the share of Model B's first-layer neurons, in a box of 14 x 12, that change over
-    time: `ratio`, `ratio_low` and `ratio_high` of `timing.ratios`, forward and backward. A neuron that
-    changes differs from its first step at 3/8 of the others, about as in a trained Model B.
+    A neuron that changes differs from its first step at 3/8 of the others, about as in a trained Model B.
+
+    Args:
+        shares: of Model B's first-layer neurons, in a box of 14 x 12, that change over time.
+
+    Returns:
+        For each of `shares` `ratio`, `ratio_low` and `ratio_high` of `timing.ratios`, forward and backward.
     """
     draw = torch.Generator().manual_seed(seed)
     box, size, units = (8, 22, 9, 21), (30, 30), 128

@@ -27,7 +27,8 @@ def require(*packages: str) -> None:
 def compile_c(arguments: Sequence[str], command: Sequence[str] = ZIG) -> None:
     """Compile with `ziglang`, or another `command`.
 
-    Raises `ValueError` with what the compiler says, and where `ziglang` is missing.
+    Raises:
+        ValueError: the compiler fails, and the message is what it says; or `ziglang` is missing.
     """
     if command is ZIG:
         require("ziglang")

@@ -25,9 +25,15 @@ WAYS = ("arithmetic", "memory", "processor", "word")  # of counting energy
 
 
 class Word(NamedTuple):
-    """What recordings of a word cost on average: instructions and accesses of `network` and front end, bytes.
+    """What a word costs, averaged over recordings of it.
 
-    `layers` are the instructions of each of the network's layers, in order.
+    Attributes:
+        front_end: instructions of the front end.
+        network: instructions of the network.
+        accesses: the network's loads and stores.
+        layers: the instructions of each of the network's layers, in order.
+        flash: bytes of code and constants.
+        ram: bytes.
     """
 
     front_end: float
@@ -56,9 +62,14 @@ def word(target: measure.CortexM, clips: Sequence[np.ndarray]) -> Word:
 class Listening(NamedTuple):
     """What it costs to hear words in a stream, besides what `Word` says.
 
-    `gate` are instructions for each second of audio, `answer` those of a word, and `speaking` both, for each
-    second of a stream of words. `wait` are the seconds between a word's last loud frame and its answer,
-    to which the instructions of the latter come. `flash` and `ram` are bytes more than those of `Word`.
+    Attributes:
+        gate: instructions for each second of audio.
+        answer: instructions of a word.
+        speaking: both, for each second of a stream of words.
+        wait: seconds between a word's last loud frame and its answer, to which the instructions of the latter
+            come.
+        flash: bytes more than those of `Word`.
+        ram: bytes more than those of `Word`.
     """
 
     gate: float
@@ -72,9 +83,16 @@ class Listening(NamedTuple):
 def listening(
     program: Program, folder: Path | str, clips: Sequence[np.ndarray], core: str = "cortex_m4", seed: int = 0
 ) -> Listening:
-    """The cost of a stream of recordings, int16 [n], with 0.6 s of noise before each, behind 2 s of noise.
+    """The cost of a stream of recordings, with 0.6 s of noise before each, behind 2 s of noise.
 
-    Raises `ValueError` where no word is heard in it.
+    Args:
+        folder: for the C and what is compiled from it.
+        clips: int16 [n] each.
+        core: one of `compiler.CORES`.
+        seed: of the noise.
+
+    Raises:
+        ValueError: no word is heard in it.
     """
     target = measure.CortexM(program, folder, core, streaming=True)
     rate, draw = program.front_end.sample_rate, np.random.default_rng(seed)
@@ -116,8 +134,10 @@ def _of_network(names: Sequence[str]) -> list[str]:
 def energy(additions: float, multiplications: float, cost: Word) -> dict[str, float]:
     """Energy of one answer in nJ, in four ways of counting, each with all that the one before it has.
 
-    "arithmetic" are the additions and multiplications alone, which is what is usually compared; "memory" adds
-    each load and store of the network; "processor" each of its instructions; "word" those of the front end.
+    Returns:
+        "arithmetic", the additions and multiplications alone, which is what is usually compared; "memory"
+        adds each load and store of the network; "processor" each of its instructions; "word" those of the
+        front end.
     """
     arithmetic = additions * PICOJOULES["addition"] + multiplications * PICOJOULES["multiplication"]
     memory = arithmetic + cost.accesses * PICOJOULES["access"]
@@ -131,10 +151,16 @@ def energy(additions: float, multiplications: float, cost: Word) -> dict[str, fl
 def by_activity(
     program: Program, folder: Path | str, clips: Sequence[np.ndarray], thresholds: Sequence[int]
 ) -> pd.DataFrame:
-    """Instructions of each layer of spikes against how active its inputs are, a row a layer and recording.
+    """Instructions of each layer of spikes against how active its inputs are.
 
-    The network is run with each of `thresholds` (in 1/256 of its own, see `tuned`), so that its neurons spike
-    more and less. `active` is the share of a layer's inputs that spike at least once.
+    Args:
+        folder: for the C and what is compiled from it.
+        clips: int16 [n] each.
+        thresholds: to run the network with, in 1/256 of its own (see `tuned`), so that its neurons spike more
+            and less.
+
+    Returns:
+        A row a layer and recording; `active` is the share of the layer's inputs that spike at least once.
     """
     rows = []
     for threshold in thresholds:
@@ -152,9 +178,15 @@ def by_activity(
 def break_even(points: pd.DataFrame, dense: Mapping[str, float]) -> pd.DataFrame:
     """Where a layer of spikes takes as many instructions as the same layer of values.
 
-    points: of `by_activity`. dense: instructions of each layer in the ReLU network. A straight line is fitted
-    to the points of each layer; columns: `slope` and `base` of it, in units of the dense layer, and
-    `active`, the share of active inputs at which it reaches 1; NaN where all points are of one activity.
+    A straight line is fitted to the points of each layer.
+
+    Args:
+        points: of `by_activity`.
+        dense: instructions of each layer in the ReLU network.
+
+    Returns:
+        A row a layer, with `slope` and `base` of its line, in units of the dense layer, and `active`, the
+        share of active inputs at which it reaches 1; NaN where all points are of one activity.
     """
     rows = {}
     for name, of in points.groupby("layer", sort=False):

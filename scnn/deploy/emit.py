@@ -259,10 +259,14 @@ def weight_rows(program: Program, index: int) -> np.ndarray:
 
 
 def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
-    """Rows of weights, int8 [R, n], of `bits` each, rows filled to whole words.
+    """Rows of weights, filled to whole words.
 
     The first four weights of a word are the lowest bits of its bytes, the next four those above them. Four
     are in the order 0, 2, 1, 3: a Cortex-M unpacks bytes 0 and 2 at once, and then 1 and 3.
+
+    Args:
+        rows: int8 [R, n].
+        bits: of each weight.
     """
     per_word = 32 // bits
     padded = np.pad(rows, [(0, 0), (0, -rows.shape[1] % per_word)]).astype(np.int64)

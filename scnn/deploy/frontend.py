@@ -2,7 +2,7 @@
 
 It follows `scnn.features` step by step: pre-emphasis, trim, frames centred on every hop-th sample, Hann
 window, spectrum, mel bands, level, 80 dB of range, normalisation. Every product and sum below is one of whole
-numbers, `>>` rounds down, and no value leaves the range of the type that the C keeps it in.
+numbers, `>>` rounds down, and no value leaves the range of the type that the C keeps it in::
 
     sample    y[n] = (x[n] << 13) - emphasis x[n-1]                 int32, below 2^29
     energy    sum of (y[n] >> 6)^2, for trimming and cropping       uint64, below 2^62
@@ -53,9 +53,15 @@ def pcm(waveform: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """The front end of some `Features` at a sample rate. `constants` are mean and deviation for "train".
+    """The front end of some `Features` at a sample rate.
 
-    Raises `ValueError` naming the field of the features that has no integer form here.
+    Attributes:
+        features: how images are made.
+        sample_rate: Hz.
+        constants: mean and deviation for the normalisation "train".
+
+    Raises:
+        ValueError: a field of the features has no integer form here; the message names it.
     """
 
     features: Features
@@ -199,9 +205,16 @@ class FrontEnd:
         return first, shown, (f.width - shown) // 2
 
     def image(self, pcm: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        """The image of samples, int16 [n]: pixels, int64 [height, width], and its columns with data.
+        """The image of samples.
 
-        Raises `ValueError` for samples that are not int16, not one-dimensional, or all zero.
+        Args:
+            pcm: int16 [n].
+
+        Returns:
+            Pixels, int64 [height, width], and the image's columns with data.
+
+        Raises:
+            ValueError: the samples are not int16, not one-dimensional, or all zero.
         """
         f = self.features
         if pcm.dtype != np.int16 or pcm.ndim != 1:

@@ -2,7 +2,7 @@
 
 The page's sources are the modules of `page/`. Browsers load no modules from a file that is opened without a
 server, so `write` puts them into one plain script, beside a script with the network (its WebAssembly in
-base64, and what the page must know of it) and one with recordings to try.
+base64, and what the page must know of it) and one with recordings to try::
 
     python -m scnn.deploy.live        writes the book's page into book/_static/live, from FSDD
 """
@@ -54,8 +54,14 @@ class Sample(NamedTuple):
 def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, Any]:
     """What the page must know of a network file, its WebAssembly among it.
 
-    With `clips`, int16 [samples] each, it has the instructions a recording took a Cortex-M4 on average.
-    Raises `ValueError` for a network without spikes or membranes to show, and as `load_program`.
+    Args:
+        network: the file.
+        clips: int16 [samples] each; with them, the instructions that a recording took a Cortex-M4 on average
+            are told, too.
+
+    Raises:
+        FileNotFoundError: as `load_program`.
+        ValueError: as `load_program`, and where a network has no spikes or membranes to show.
     """
     made, said = load_network(network)
     program = load_program(network)
@@ -110,7 +116,13 @@ def bundle() -> str:
 def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], source: str = "") -> list[Path]:
     """The scripts and the style of a live page in `folder`, which is made if need be; what was written.
 
-    `source` says where the samples are from. Raises as `about`.
+    Args:
+        samples: recordings to try.
+        source: where they are from.
+
+    Raises:
+        FileNotFoundError: as `about`.
+        ValueError: as `about`.
     """
     known = about(network, [sample.pcm for sample in samples])
     clips = [

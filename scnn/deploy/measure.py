@@ -40,10 +40,15 @@ class Outcome:
 
 
 class Target:
-    """A compiled program in `folder`; `run` gives its `Outcome` for samples, int16 [n].
+    """A compiled program; `run` gives its `Outcome` for samples, int16 [n].
 
-    `command` is the compiler; `others` are sources and libraries besides the program and the harness.
-    With `streaming` it hears a stream as well: `hear` some samples of it, and `finish` at its end.
+    Args:
+        folder: for the C and what is compiled from it.
+        flags: of the compiler.
+        name: of the file that is made.
+        command: the compiler.
+        others: sources and libraries besides the program and the harness.
+        streaming: whether it hears a stream as well: `hear` some samples of it, and `finish` at its end.
     """
 
     def __init__(
@@ -155,8 +160,9 @@ class Wasm(Target):
 class CortexM(Target):
     """On a Cortex-M, one of `compiler.CORES`, by Unicorn.
 
-    `counts` are the instructions of the last run, by function, and after `count_accesses` the `accesses` are
-    its loads and stores: words of constants, and of RAM.
+    Attributes:
+        counts: the instructions of the last run, by function.
+        accesses: after `count_accesses`, its loads and stores: words of constants, and of RAM.
     """
 
     def __init__(
@@ -288,9 +294,11 @@ def expected(program: Program, clips: Sequence[np.ndarray]) -> list[Outcome]:
 
 
 def verify(target: Target, clips: Sequence[np.ndarray], outcomes: Sequence[Outcome] | None = None) -> int:
-    """How many of the recordings, int16 [n] each, differ from the reference in any bit of any layer.
+    """How many of the recordings differ from the reference in any bit of any layer.
 
-    `outcomes` are the reference's, if they are known.
+    Args:
+        clips: int16 [n] each.
+        outcomes: the reference's, if they are known.
     """
     outcomes = expected(target.program, clips) if outcomes is None else outcomes
     return sum(target.run(pcm) != wanted for pcm, wanted in zip(clips, outcomes, strict=True))

@@ -1,12 +1,12 @@
 """A spiking network as a graph of NIR, which other simulators and neuromorphic chips read; and back.
 
 NIR, the Neuromorphic Intermediate Representation (Pedersen et al., Nature Communications 15, 2024), says what
-a unit does in continuous time. Its leaky integrate-and-fire unit, `LIF`, is
+a unit does in continuous time. Its leaky integrate-and-fire unit, `LIF`, is::
 
     tau dv/dt = -v + r I,    z = 1 if v > v_threshold else 0,    v = 0 after a spike
 
 and a step of length dt by the forward Euler method is v = (1 - dt / tau) v + (r dt / tau) I. That is
-`scnn.neurons.leaky` with reset "zero" for
+`scnn.neurons.leaky` with reset "zero" for::
 
     tau = dt / (1 - beta),    r = tau / dt
 
@@ -53,7 +53,13 @@ def graph(network: Network, about: dict[str, Any] | None = None) -> nir.NIRGraph
     """The graph of `network`, a chain from its node `input` to its node `output`.
 
     Every layer has a node of weights (`conv_1`, `affine_2`, ...) and one or two of units (`lif_1`, ...).
-    Rounded weights are written with their rounded values. `about` is kept in the metadata. Raises as `check`.
+    Rounded weights are written with their rounded values.
+
+    Args:
+        about: kept in the metadata.
+
+    Raises:
+        ValueError: as `check`.
     """
     check(network)
     shape: tuple[int, ...] = network.input_shape
@@ -78,9 +84,10 @@ def graph(network: Network, about: dict[str, Any] | None = None) -> nir.NIRGraph
 
 
 def write(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
-    """Write `graph` to a file (HDF5), whole or not at all; raises as `check`.
+    """Write `graph` to a file (HDF5), whole or not at all. Equal networks give equal files.
 
-    Equal networks give equal files.
+    Raises:
+        ValueError: as `check`.
     """
     content = io.BytesIO()
     nir.write(content, graph(network, about))
@@ -91,11 +98,15 @@ def write(network: Network, path: Path | str, about: dict[str, Any] | None = Non
 def read(path: Path | str, num_steps: int | None = None) -> tuple[Network, dict[str, Any]]:
     """The network of a file of `write`, in evaluation mode, and what was kept beside it.
 
-    A file of another program is read, too, if its graph is such a chain; as it does not say `num_steps`, they
-    must be given. Nothing in the file is ever executed.
+    A file of another program is read, too, if its graph is such a chain. Nothing in the file is ever
+    executed.
 
-    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged or altered, and
-    for a graph that is no such chain, naming the node.
+    Args:
+        num_steps: must be given where the file does not say them, as those of other programs do not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or altered, or its graph is no such chain; the message names the node.
     """
     path = Path(path)
     found = _parsed(path)

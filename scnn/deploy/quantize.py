@@ -1,14 +1,14 @@
 """A trained network as integers: weights, biases, thresholds and leak, with proof that nothing overflows.
 
 A layer's weights become whole numbers W times a scale s, one for the tensor or one for each output. Divided
-by its scale, the layer reads
+by its scale, the layer reads::
 
     I[t] = (sum of W x[t]) 2^f + bias        bias = b 2^f / (s u)
     U[t] = leak(U[t-1]) + I[t] - R[t] threshold        threshold = theta 2^f / (s u)
 
 where x are spikes (unit u = 1) or the pixels of the image (u = 1/256, or 1/4096 for "peak"), and f bits keep
 a fraction of the membrane, so that the threshold, in whole numbers, is close to the trained one. A ReLU
-layer gives
+layer gives::
 
     y = clip((I multiplier + 2^31) >> 32, 0, 255)        multiplier = s u / u' 2^32
 
@@ -64,16 +64,25 @@ class Leak:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in integers; arrays with a first axis of outputs.
+    """A layer in integers; the first axis of its arrays is that of the outputs.
 
-    weights: int8 [outputs, channels, kernel, kernel], or [outputs, inputs] in the order of PyTorch's
-        flattening.
-    bias, threshold, multiplier: int64 [outputs]; a spiking layer has a threshold, a hidden ReLU layer a
-        multiplier. A last layer has one where its outputs have scales of their own: a score of membranes or
-        logits is then (score multiplier + 2^30) >> 31.
-    before, shape: (channels, height, width) of what comes in and, after the pooling, goes out.
-    bits: of a weight in memory. fraction: f above. scale: float64 [outputs], s u 2^-f, back to the trained
-        values.
+    The letters f, s and u are those of the module's equations.
+
+    Attributes:
+        notation: the layer in the paper's notation.
+        bits: of a weight in memory.
+        before: (channels, height, width) of what comes in.
+        shape: (channels, height, width) of what goes out, after the pooling.
+        weights: int8 [outputs, channels, kernel, kernel], or [outputs, inputs] in the order of PyTorch's
+            flattening.
+        bias: int64 [outputs].
+        scale: float64 [outputs], s u 2^-f, back to the trained values.
+        fraction: bits of the membrane behind the point, f.
+        threshold: int64 [outputs], of a spiking layer.
+        leak: of a spiking layer.
+        reset: of a spiking layer.
+        multiplier: int64 [outputs], of a hidden ReLU layer. A last layer has one where its outputs have
+            scales of their own: a score of membranes or logits is then (score multiplier + 2^30) >> 31.
     """
 
     notation: Notation
@@ -101,9 +110,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Program:
-    """All that decides the answer to a recording: front end, layers, time steps and read-out.
+    """All that decides the answer to a recording.
 
-    `refuse` is the confidence, 0..1, below which an answer in a stream is "not sure".
+    Attributes:
+        front_end: from samples to the image.
+        layers: in order.
+        steps: time steps.
+        spiking: False for a ReLU network.
+        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
+        classes: names of the outputs.
+        architecture: in the paper's notation.
+        refuse: the confidence, 0..1, below which an answer in a stream is "not sure".
     """
 
     front_end: FrontEnd
@@ -144,14 +161,18 @@ def convert(
 ) -> Program:
     """The `Program` of a trained network.
 
-    bits: of the weights, one of `BITS`; by default those of the network's training, and 8 for full precision.
-    per_channel: a scale for each output of a layer, but one for the last layer, whose outputs compare so; a
-        network trained with rounded weights keeps its own way.
-    readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
-    calibration: images `[N, C, H, W]` that a ReLU network's activations are scaled by.
+    Args:
+        bits: of the weights, one of `BITS`; by default those of the network's training, and 8 for full
+            precision.
+        per_channel: a scale for each output of a layer, but one for the last layer, whose outputs compare so;
+            a network trained with rounded weights keeps its own way.
+        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
+        classes: names of the outputs; by default their numbers.
+        calibration: images `[N, C, H, W]` that a ReLU network's activations are scaled by.
 
-    Raises `ValueError` naming what has no integer form: quantised membranes, more than `MAX_STEPS` steps, a
-    layer whose sums could leave 32 bits.
+    Raises:
+        ValueError: something has no integer form: quantised membranes, more than `MAX_STEPS` steps, a layer
+            whose sums could leave 32 bits; the message names it.
     """
     recipe = network.recipe
     if recipe.membrane_bits and network.spiking:
@@ -230,10 +251,15 @@ def convert(
 
 
 def tuned(program: Program, steps: int, threshold: int = 256) -> Program:
-    """A spiking `program` with other time steps, and with thresholds of `threshold` / 256 of its own.
+    """A spiking `program` with other time steps and thresholds.
 
-    Raises `ValueError` for a ReLU network, for more than `MAX_STEPS` steps or a threshold outside `TUNED`,
-    and where a sum could leave 32 bits.
+    Args:
+        steps: how many.
+        threshold: in 1/256 of the program's own.
+
+    Raises:
+        ValueError: the network is a ReLU one, there are more than `MAX_STEPS` steps, the threshold is outside
+            `TUNED`, or a sum could leave 32 bits.
     """
     if not program.spiking:
         raise ValueError("a ReLU network has neither time steps nor thresholds to tune")
@@ -267,8 +293,11 @@ def load_program(path: Path | str, **options: Any) -> Program:
     """The `Program` of a network file written by `scnn train --save`; options as in `convert`.
 
     Its answer is read as the network was trained to be, where no `readout` is given. A ReLU network is
-    calibrated on the training clips of the corpus that it was trained on. Raises as `load_network` and
-    `convert`, and `ValueError` for a file that does not say how its images were made.
+    calibrated on the training clips of the corpus that it was trained on.
+
+    Raises:
+        FileNotFoundError: as `load_network`.
+        ValueError: as `load_network` and `convert`, and where the file does not say how its images were made.
     """
     network, about = load_network(path)
     try:
@@ -295,10 +324,16 @@ def rounded(weight: np.ndarray, bits: int, per_channel: bool) -> tuple[np.ndarra
 
 
 def report(program: Program, network: Network, images: torch.Tensor, pcm: list[np.ndarray], labels) -> dict:
-    """What conversion cost on some clips: `images` as the network takes them, and the same clips' samples.
+    """What conversion cost on some clips.
 
-    `float` and `integer` are accuracies in 0..1 by the program's read-out, `cost` their difference in points,
-    `same` the share of equal answers, `image_error` the largest difference of a pixel.
+    Args:
+        images: as the network takes them.
+        pcm: the same clips' samples, int16 [n] each.
+        labels: their classes.
+
+    Returns:
+        `float` and `integer`, accuracies in 0..1 by the program's read-out; `cost`, their difference in
+        points; `same`, the share of equal answers; and `image_error`, the largest difference of a pixel.
     """
     from scnn.deploy import reference
     from scnn.training import predict

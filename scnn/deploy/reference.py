@@ -1,7 +1,7 @@
 """What the integers of a `Program` do, in numpy: the definition that every target is compared with.
 
 Activity between layers is a byte per neuron: of a spiking layer its spikes, that of time step t in bit t; of
-    a ReLU layer its value in 0..255. Maps are [N, height, width, channels], as in the C.
+a ReLU layer its value in 0..255. Maps are [N, height, width, channels], as in the C.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,13 @@ _CLIPS_AT_ONCE = 25  # bounds the memory that a layer's windows take
 
 @dataclass(frozen=True)
 class Result:
-    """Of each clip its `scores` [N, classes] and `answers` [N]; `hidden` activity, uint8 [N, h, w, c]; the
-    outputs' `membranes`, int64 [N, T, classes], of which a ReLU network has its sums with T = 1.
+    """The answers to N clips, and what led to them.
 
-    Scores are spike counts, sums of membranes or a ReLU network's logits; the answer is the class of the
-    highest score, the first of several equal ones.
+    Attributes:
+        scores: [N, classes]: spike counts, sums of membranes or a ReLU network's logits.
+        answers: [N], the class of the highest score, the first of several equal ones.
+        hidden: the activity of each hidden layer, uint8 [N, h, w, c].
+        membranes: of the outputs, int64 [N, T, classes]; a ReLU network has its sums, with T = 1.
     """
 
     scores: np.ndarray
@@ -30,7 +32,11 @@ class Result:
 
 
 def recognise(program: Program, clips: Sequence[np.ndarray]) -> Result:
-    """From samples, int16 [n] each, to the answers. Raises as `FrontEnd.image`."""
+    """From samples, int16 [n] each, to the answers.
+
+    Raises:
+        ValueError: as `FrontEnd.image`.
+    """
     return run(program, program.front_end.images(clips))
 
 
@@ -70,9 +76,15 @@ def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndar
 
 
 def current(layer: Layer, values: np.ndarray) -> np.ndarray:
-    """Sums of weights times `values` [N, h, w, c], after the pooling: int64 [N, h', w', outputs].
+    """Sums of weights times values, after the pooling.
 
     They are computed in float64, which is exact: all are whole numbers below 2^53.
+
+    Args:
+        values: [N, h, w, c], what comes in.
+
+    Returns:
+        int64 [N, h', w', outputs].
     """
     maps, notation = values.astype(np.float64), layer.notation
     if not notation.kernel:

@@ -48,7 +48,11 @@ class Computer(Target):
         super().__init__(program, folder, flags, f"{compiler}.exe", (compiler,), [_BATCH])
 
     def answers(self, clips: Sequence[np.ndarray]) -> list[Outcome]:
-        """The `Outcome` of each recording, int16 [n]. Raises `ValueError` with what a sanitizer found."""
+        """The `Outcome` of each recording, int16 [n].
+
+        Raises:
+            ValueError: a sanitizer found something; the message says what.
+        """
         return _answers(self, clips, [str(self.path.resolve())])[0]
 
     def instructions(self, clips: Sequence[np.ndarray]) -> float:
@@ -113,12 +117,19 @@ def compare(
     outcomes: Sequence[Outcome],
     few: Sequence[int],
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Run `program` by every tool that is here on `clips`, int16 [n] each; a row a tool, and what is missing.
+    """Run `program` by every tool that is here; a row a tool, and what is missing.
 
-    outcomes: what the reference gives for each of the clips. few: indices of those to count by Unicorn, too.
-    Columns: `recordings`; how many are `different` from the reference in any bit; `instructions` of one of
-    the few and of the harness' log of it, on average, by QEMU or Callgrind; `unicorn`, the same by Unicorn;
-    `miscounted`, for how many of the few the two counts are not equal; `word`, `unicorn` without the log.
+    Args:
+        folder: for the C and what is compiled from it.
+        clips: int16 [n] each.
+        outcomes: what the reference gives for each of the clips.
+        few: indices of those to count by Unicorn, too.
+
+    Returns:
+        Columns `recordings`; how many are `different` from the reference in any bit; `instructions` of one of
+        the few and of the harness' log of it, on average, by QEMU or Callgrind; `unicorn`, the same by
+        Unicorn; `miscounted`, for how many of the few the two counts are not equal; `word`, `unicorn` without
+        the log. And the names of the tools that are missing.
     """
     rows: dict[str, dict[str, Any]] = {}
     absent: list[str] = []

@@ -2,7 +2,7 @@
 
 `scnn.listen.Gate` cuts the words out, `scnn.deploy.reference` answers, and an answer of too little confidence
 is "not sure". The confidence is, in 2^-15, the answer's share in the softmax of the output membranes,
-averaged over the time steps, as `scnn.training.answer` has it in floating point:
+averaged over the time steps, as `scnn.training.answer` has it in floating point::
 
     e[c] = (membrane[c] gain[c]) >> shift          its exponent to the base 2, in 2^-10
     w[c] = 2^((e[c] - max e) / 1024)               in 2^-15, from lines between 33 powers
@@ -25,8 +25,15 @@ POWERS = np.rint(CONFIDENCE * 2 ** (-np.arange(33) / 32)).astype(np.int64)
 
 
 class Word(NamedTuple):
-    """A word that was heard: where it starts and how long it is, in samples; its class, the confidence in
-    it in 2^-15, and whether that reaches what the network was saved with."""
+    """A word that was heard.
+
+    Attributes:
+        start: samples before it.
+        length: samples.
+        answer: its class.
+        confidence: in 2^-15.
+        sure: whether the confidence reaches what the network was saved with.
+    """
 
     start: int
     length: int
@@ -38,7 +45,8 @@ class Word(NamedTuple):
 class Stream:
     """The words in a stream of samples, as `program` hears them.
 
-    longest: as of `Gate`; for the C it is another value of SCNN_LONGEST.
+    Args:
+        longest: as of `Gate`; for the C it is another value of SCNN_LONGEST.
     """
 
     def __init__(self, program: Program, longest: int = _LONGEST) -> None:

@@ -1,4 +1,4 @@
-"""Make the packaged corpus "espeak" again: ten digits, twelve voices, ten takes each, from eSpeak NG.
+"""Make the packaged corpus "espeak" again: ten digits, twelve voices, ten takes each, from eSpeak NG::
 
     python scnn/espeak/make.py [FOLDER]
 
@@ -44,7 +44,8 @@ LEVELS = 1024
 def speak(digit: int, voice: str, take: int) -> np.ndarray:
     """Let eSpeak NG say one digit; speed, pitch and loudness are drawn from the digit, voice and take.
 
-    Returns float32 [samples] at 8 kHz, rounded to steps of 1/1024, silence at both ends cut to 20 ms.
+    Returns:
+        float32 [samples] at 8 kHz, rounded to steps of 1/1024, silence at both ends cut to 20 ms.
     """
     draw = random.Random(f"{digit} {voice} {take}")
     # Words per minute, pitch (0 to 99, 50 is the voice's own) and amplitude (0 to 200, 100 is its own).
