@@ -158,11 +158,7 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> Output:
         """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
 
-        Args:
-            images: `[N, C, H, W]`.
-
-        Raises:
-            ValueError: the images have another shape or type than the network's.
+        Raises `ValueError` for images of another shape or type than the network's.
         """
         return self._run(images, traces=None)
 
