@@ -60,17 +60,18 @@ _INSTEAD = (
 class Corpus:
     """Recordings of words, in the order of class, speaker and take.
 
-    name: "fsdd", "fsdd-1.0.8", "espeak" or the folder's name.
-    waveforms: one float32 [samples] in [-1, 1] per clip.
-    sample_rate: Hz.
-    labels: int64 [N], index into `classes`.
-    classes: names of the classes, sorted.
-    speakers: str [N]; "unknown" where the file's name does not say.
-    takes: int64 [N], number of the repetition.
-    names: what to call each clip, as "7_jackson_32".
-    lists: official index sets by name, among "test", "validation" and "fold:1", "fold:2" and so on.
-    source: one sentence: what it is, licence, citation.
-    left_out: what a folder holds beside the clips, and list entries without one, each with the reason.
+    Attributes:
+        name: "fsdd", "fsdd-1.0.8", "espeak" or the folder's name.
+        waveforms: one float32 `[samples]` in [-1, 1] per clip.
+        sample_rate: Hz.
+        labels: int64 `[N]`, index into `classes`.
+        classes: names of the classes, sorted.
+        speakers: str `[N]`; "unknown" where the file's name does not say.
+        takes: int64 `[N]`, number of the repetition.
+        names: what to call each clip, as "7_jackson_32".
+        lists: official index sets by name, among "test", "validation" and "fold:1", "fold:2" and so on.
+        source: one sentence: what it is, licence, citation.
+        left_out: what a folder holds beside the clips, and list entries without one, each with the reason.
     """
 
     name: str
@@ -103,26 +104,38 @@ def load_corpus(
 ) -> Corpus:
     """Load a corpus by name, or from a folder.
 
-    name: "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and theo,
-        1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), "voices" and "voices-words" (synthetic
-        training aids, made by `scnn.voices` the first time), or the path of a folder which holds
-        - a sub-folder of recordings per class. Speech Commands is such a folder: its `validation_list.txt`
-          and `testing_list.txt` become `lists`, the speaker is what stands before `_nohash_`. Sub-folders
-          whose name begins with `_` or `.` are no classes;
-        - or a sub-folder per speaker with files named {class}_{speaker}_{take}, as AudioMNIST; its published
-          folds of speakers become "fold:1" to "fold:5", and the first also "test" and "validation";
-        - or files named {class}_{speaker}_{take}, as FSDD's; their takes 0 to 4 become the list "test".
-        Recordings may be of any format that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF...
-        What of a folder is not taken stands in `left_out`, and a warning tells of it once.
-    sample_rate, max_seconds: every clip is brought to them as `read_audio` does.
-    download: whether FSDD may be downloaded. It is looked for in the folder that the environment variable
-        SCNN_FSDD names and in the cache first. Wherever it comes from, every recording of a named corpus is
-        compared with the SHA-256 manifest in this package.
+    The names are "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and
+    theo, 1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), and "voices" and "voices-words"
+    (synthetic training aids, made by `scnn.voices` the first time). Wherever a named corpus comes from, each
+    of its recordings is compared with the SHA-256 manifest in this package.
 
-    Raises FileNotFoundError where there is no such corpus or folder, or recordings of FSDD are missing;
-    ValueError, with what was found, for a folder with fewer than two classes or a class without a recording,
-    and for lists that overlap or cannot be used; ValueError, naming the files, for what `read_audio` refuses
-    and for recordings that are not the published ones; and what `fetch_fsdd` and `scnn.voices.load` raise.
+    A folder holds
+
+    - a sub-folder of recordings per class. Speech Commands is such a folder: its `validation_list.txt` and
+      `testing_list.txt` become `lists`, the speaker is what stands before `_nohash_`. Sub-folders whose name
+      begins with `_` or `.` are no classes;
+    - or a sub-folder per speaker with files named `{class}_{speaker}_{take}`, as AudioMNIST; its published
+      folds of speakers become "fold:1" to "fold:5", and the first also "test" and "validation";
+    - or files named `{class}_{speaker}_{take}`, as FSDD's; their takes 0 to 4 become the list "test".
+
+    Its recordings may be of any format that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF...
+    What of a folder is not taken stands in `left_out`, and a warning tells of it once.
+
+    Args:
+        name: one of these names, or the path of a folder.
+        sample_rate: Hz, to which every clip is brought as `read_audio` does.
+        max_seconds: to which longer clips are cropped as `read_audio` does.
+        download: whether FSDD may be downloaded. It is looked for in the folder that the environment variable
+            `SCNN_FSDD` names and in the cache first.
+
+    Raises:
+        FileNotFoundError: where there is no such corpus or folder, or recordings of FSDD are missing.
+        ValueError: with what was found, for a folder with fewer than two classes or a class without a
+            recording, and for lists that overlap or cannot be used; naming the files, for what `read_audio`
+            refuses and for recordings that are not the published ones.
+        ConnectionError: as `fetch_fsdd`.
+        ModuleNotFoundError: as `scnn.voices.load`.
+        OSError: as `scnn.voices.load`.
     """
     found = hashes = None
     if name in voices.CORPORA:
@@ -183,7 +196,10 @@ def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", down
     """The name of the preferred corpus where it can be had, else of the fallback, with a warning.
 
     A download that fails is not tried again by this function for 15 minutes, so that a book of many pages
-    asks the network once. A wrong SCNN_FSDD raises FileNotFoundError: whoever sets it wants that copy.
+    asks the network once.
+
+    Raises:
+        FileNotFoundError: for a wrong `SCNN_FSDD`, for whoever sets it wants that copy.
     """
     if preferred not in _SPEAKERS or _find_fsdd(preferred) is not None:
         return preferred
@@ -294,7 +310,9 @@ def fetch_fsdd() -> Path:
     manifest, and the folder renamed when it is complete; until then, and after a failure, there is none. Of
     two processes at once, one waits for the other.
 
-    Raises what `scnn.download.fetch` does.
+    Raises:
+        ConnectionError: as `scnn.download.fetch`.
+        ValueError: as `scnn.download.fetch`.
     """
     home = cache_dir()
     target, scratch = home / FSDD_FOLDER, home / "fsdd.partial"

@@ -157,8 +157,10 @@ class Experiment:
     def build(self, classes: int | None) -> Network:
         """The untrained network, with an output for each of `classes`, or as it is written for None.
 
-        A network of the zoo gets as many outputs as there are classes. Raises `ValueError` for a notation
-        that has another number of them.
+        A network of the zoo gets as many outputs as there are classes.
+
+        Raises:
+            ValueError: for a notation that has another number of them.
         """
         return build(
             self.model,
@@ -287,11 +289,12 @@ class Data:
 class Record:
     """What is kept of one experiment, in a folder of its own.
 
-    `metrics` has `accuracy` and `accuracy_membrane` on the test split (0..1), `sparsity_first` (the
-    paper's: share of zeros in the first layer's spikes), `sparsity_window` (the same where the layer sees
-    data), `sparsity_all` (all layers), `parameters`, their `packed_bytes`, and of one recording the dense
-    `macs` and the `synops` that its spikes cause. `made` says where and when: versions, commit, machine,
-    seconds.
+    Attributes:
+        metrics: `accuracy` and `accuracy_membrane` on the test split (0..1), `sparsity_first` (the paper's:
+            share of zeros in the first layer's spikes), `sparsity_window` (the same where the layer sees
+            data), `sparsity_all` (all layers), `parameters`, their `packed_bytes`, and of one recording the
+            dense `macs` and the `synops` that its spikes cause.
+        made: where and when: versions, commit, machine, seconds.
     """
 
     folder: Path
@@ -333,7 +336,7 @@ def load_data(experiment: Experiment) -> Data:
 
 
 def learnt_of(others: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Of each clip of a corpus of other words whether its word, and whether its speaker, is trained on: bool.
+    """Whether the word, and whether the speaker, of each clip of a corpus of other words is trained on: bool.
 
     These are every second word and every third speaker; the rest is there to test with.
     """
@@ -343,9 +346,14 @@ def learnt_of(others: Corpus) -> tuple[np.ndarray, np.ndarray]:
 def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels to train on: the training clips and those of `voices`, with copies if augmented.
 
-    Images are `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation. Clips of
-    `others` have the label -1; words and voices of theirs are left out for a test (`learnt_of`).
-    Raises `ValueError` where the voices say a word that is no class of the corpus.
+    Clips of `others` have the label -1; words and voices of theirs are left out for a test (`learnt_of`).
+
+    Returns:
+        Images `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation, and their
+        labels.
+
+    Raises:
+        ValueError: where the voices say a word that is no class of the corpus.
     """
     if data.normalization is not None:
         valid = ", ".join(each for each in NORMALIZATIONS if each != "train")
@@ -388,8 +396,14 @@ def run(
 
     Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted resumes after its
     last epoch; of two processes that want the same one, the second waits and reads. A damaged or older record
-    is trained again, with a warning. `on_epoch` is handed to `scnn.training.fit`, which raises
-    `scnn.training.Diverged` where the loss does not stay finite; of that nothing is remembered.
+    is trained again, with a warning.
+
+    Args:
+        experiment: what to train.
+        on_epoch: is handed to `scnn.training.fit`.
+
+    Raises:
+        scnn.training.Diverged: where the loss does not stay finite; of such a training nothing is remembered.
     """
     folder = _folder(experiment)
     with suppress(OSError, ValueError):  # what is there can be read without a lock, from a read-only home too
