@@ -28,7 +28,7 @@ FAST = {  # as little work as a page can do
         "frozen": ["int8-paper"],
         "clips": 4,
     },
-    "05_layers": ONE | {"num_steps": 3, "model": "C", "digit": "stop"},
+    "05_layers": ONE | {"seeds_standardised": [0], "num_steps": 3, "model": "C", "digit": "stop"},
     "06_sweeps": ONE
     | {"models": ["C"], "steps": [1, 2], "most_steps_a": 1, "thresholds": [1.0], "betas": [0.5]},
     "07_search": {"models": ["C"], "trials": [2], "fresh": [2], "epochs": 1, "grace": 1},

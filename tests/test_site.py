@@ -1,6 +1,7 @@
 """The site: how notebooks are laid out for reading, the picture of the landing page, and its numbers."""
 
 import base64
+import copy
 import re
 import sys
 from pathlib import Path
@@ -151,7 +152,11 @@ def test_every_page_keeps_its_text_and_outputs(path):
     before, after = nbformat.read(path, 4), pages.arrange(nbformat.read(path, 4))
 
     def outputs(notebook):
-        return [one for cell in notebook["cells"] for one in cell.get("outputs", [])]
+        found = [one for cell in notebook["cells"] for one in copy.deepcopy(cell.get("outputs", []))]
+        for one in found:  # the two rows of a table's heads may become one: its words stay
+            if "text/html" in one.get("data", ()):
+                one["data"]["text/html"] = sorted(re.sub("<[^>]*>", " ", one["data"]["text/html"]).split())
+        return found
 
     def lines(notebook):
         return {line for cell in notebook["cells"] for line in cell["source"].split("\n")}
