@@ -60,6 +60,7 @@ _HELP = {
     "tune_epochs": "passes of a training that starts from other weights; 0: as many as epochs",
     "readout": "how the answer is read: spikes or membrane",
     "frozen": "so many first layers keep the weights that they start with",
+    "spike_penalty": "what a spiking network's additions count beside its errors",
     "refuse": "confidence below which predict and listen say that they are not sure",
     "kind": "mfcc, logmel or energy",
     "bands": "coefficients, mel bands or filters",

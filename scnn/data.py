@@ -250,7 +250,8 @@ def split(
 
     kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own list
         (takes 0 to 4 of FSDD and espeak, the lists of a folder), "fold:K" the K-th of its folds, with the one
-        before it (before the first, the last) for validation, "speaker:NAME" all clips of one speaker.
+        before it (before the first, the last) for validation, "speaker:NAME" all clips of one speaker,
+        "speaker:NAME,OTHER" those of one for the test and those of another for validation.
     test: share of the corpus that is drawn for testing; counts for "random" alone.
     validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with a
         validation list or fold of its own gives that one to "official" and "fold:K" instead.
@@ -282,11 +283,14 @@ def split(
         validated[corpus.lists[folds[folds.index(kind) - 1]]] = True
     elif kind.startswith("speaker:"):
         speakers = sorted(set(corpus.speakers.tolist()))
-        speaker = kind.removeprefix("speaker:")
-        if speaker not in speakers:
+        named = [kind.removeprefix("speaker:")]
+        if named[0] not in speakers:
+            named = named[0].split(",")
+        if len(named) > 2 or not set(named) <= set(speakers):
             shown = ", ".join(speakers[:20]) + (", ..." if len(speakers) > 20 else "")
             raise ValueError(f"kind={kind!r}: no such speaker in {corpus.name}; valid are {shown}")
-        tested = corpus.speakers == speaker
+        tested = corpus.speakers == named[0]
+        validated = np.isin(corpus.speakers, named[1:]) & ~tested
     else:
         raise ValueError(f"kind={kind!r}: valid are 'random', 'official', 'fold:K' and 'speaker:NAME'")
     if not validated.any():

@@ -72,7 +72,8 @@ class Experiment:
     half its learning rate. The first `frozen` layers keep the weights that they start with. `readout` is how
     its answer is read, "spikes" or "membrane"; below the confidence `refuse`, 0..1, the answer is "not
     sure". `teacher` is the notation of a ReLU network that is trained first, by the same experiment, and
-    whose answers are learnt.
+    whose answers are learnt. `spike_penalty` is what a spiking network's operations count beside its errors,
+    see `scnn.training.synaptic_operations`.
     Raises `ValueError` naming the parameter and what is valid.
     """
 
@@ -107,6 +108,7 @@ class Experiment:
     readout: str = "spikes"
     refuse: float = 0.0
     frozen: int = 0
+    spike_penalty: float = 0.0
 
     def __post_init__(self):
         # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
@@ -136,6 +138,8 @@ class Experiment:
             raise ValueError("others are trained on with an augmentation alone")
         if not 0 <= self.refuse < 1:
             raise ValueError(f"refuse must be a confidence of at least 0 and below 1, not {self.refuse!r}")
+        if self.spike_penalty and self.spiking is False:
+            raise ValueError("spike_penalty is for a spiking network")
         if self.readout not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {self.readout!r}")
         self.training()
@@ -151,7 +155,7 @@ class Experiment:
         epochs, rate = self.epochs, self.learning_rate
         if self.tune_epochs:
             epochs, rate = self.tune_epochs, (0.1 if self.pretrained else 0.5) * rate
-        more = self.schedule, self.seed, self.weight_decay, self.dropout
+        more = self.schedule, self.seed, self.weight_decay, self.dropout, self.spike_penalty
         return Training(epochs, self.batch_size, rate, *more)
 
     def build(self, classes: int | None) -> Network:
@@ -183,7 +187,7 @@ class Experiment:
 
     def of_twin(self) -> "Experiment":
         """The training of the ReLU network of the same notation, in full precision."""
-        return replace(self.of_unrounded(), spiking=False, from_twin=False, tune_epochs=0)
+        return replace(self.of_unrounded(), spiking=False, from_twin=False, tune_epochs=0, spike_penalty=0.0)
 
     def of_unrounded(self) -> "Experiment":
         """The training that a `pretrained` one starts from: the same in full precision."""
@@ -218,7 +222,7 @@ class Experiment:
 _LATER = {
     **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
     **{"voices": "", "augmentation": None, "teacher": "", "others": "", "from_twin": False},
-    **{"tune_epochs": 0, "readout": "spikes", "refuse": 0.0, "frozen": 0},
+    **{"tune_epochs": 0, "readout": "spikes", "refuse": 0.0, "frozen": 0, "spike_penalty": 0.0},
 }
 _LATER_FEATURES = {
     **{"preemphasis": 0.0, "trim_frame": 2048, "crop": "middle", "range_db": 55.0, "equalize": 0.0}

@@ -4,6 +4,8 @@ How right and how sure its answers are, its parameters and operations, how spars
 over seeds. What happens inside, over the time steps, is in `scnn.analysis`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -169,6 +171,20 @@ def with_deviation(mean: pd.Series, deviation: pd.Series, digits: int = 1, more:
     """
     texts = mean.map(f"{{:.{digits}f}}".format) + deviation.map(f" ± {{:.{digits + more}f}}".format)
     return texts.str.replace(" ± nan", "").where(mean.notna(), "–")
+
+
+def pareto(table: pd.DataFrame, most: Sequence[str], least: Sequence[str]) -> pd.Series:
+    """Which rows no other one beats: bool, as `table` is indexed.
+
+    A row beats another if it is at least as good in every column, of `most` the larger and of `least` the
+    smaller, and better in one. So of equal rows all stay. Raises `ValueError` for a value that is NaN.
+    """
+    values = np.concatenate([-table[list(most)].to_numpy(float), table[list(least)].to_numpy(float)], axis=1)
+    if np.isnan(values).any():
+        raise ValueError(f"{', '.join([*most, *least])}: a row with NaN cannot be compared")
+    as_good = (values[:, None] <= values[None]).all(axis=2)
+    better = (values[:, None] < values[None]).any(axis=2)
+    return pd.Series(~(as_good & better).any(axis=0), index=table.index)
 
 
 def _count(spikes: torch.Tensor) -> tuple[float, float, float, int]:

@@ -155,12 +155,13 @@ class Network(nn.Module):
                 values = current if last else torch.relu(current)
         return Output(values, membrane) if self.spiking else Output(None, values)
 
-    def forward(self, images: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor, traces: list[Trace] | None = None) -> Output:
         """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
 
-        Raises `ValueError` for images of another shape or type than the network's.
+        What every layer did, gradients included, is added to the list `traces`, if there is one. Raises
+        `ValueError` for images of another shape or type than the network's.
         """
-        return self._run(images, traces=None)
+        return self._run(images, traces)
 
     @torch.no_grad()
     def trace(self, images: torch.Tensor) -> list[Trace]:

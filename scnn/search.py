@@ -1,7 +1,8 @@
 """Search over an experiment's parameters, random or Bayesian, on Ray Tune: one machine or a cluster.
 
 `search` suggests parameters, trains an `Experiment` for each and stops the unpromising ones early. It writes
-down what it suggested and what came out, so that the same call goes on where an earlier one was stopped.
+down what it suggested and what came out, so that the same call goes on where an earlier one was stopped. With
+several objectives, such as accuracy and instructions, it looks for the front between them.
 """
 
 import dataclasses
@@ -13,11 +14,11 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ from tqdm import tqdm
 
 from scnn import metrics
 from scnn.data import fingerprint
+from scnn.deploy import cost
 from scnn.experiment import Experiment, load_data, run, state_file
+from scnn.features import Features
 from scnn.files import atomic_write, cache_dir, locked, parse_json, read_json, write_json
 from scnn.training import Diverged
 
@@ -44,7 +47,7 @@ try:
     )
     from pyarrow.fs import FileSystem, FileType, copy_files
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
     from ray.tune.search.optuna import OptunaSearch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -53,11 +56,15 @@ except ModuleNotFoundError as error:
     ) from error
 
 KINDS = ("random", "tpe")
+# What a search can be after, and whether the most or the least of it. `instructions` are those of a word on
+# a Cortex-M4 as `scnn.deploy.cost.estimate` has them, which needs neither compiler nor emulator.
+OBJECTIVES = {"accuracy": "max", "sparsity_all": "max", "instructions": "min", "packed_bytes": "min"}
 SPACE = {"threshold": (0.0, 5.0), "num_steps": (1, 25), "beta": (0.0, 1.0)}  # the paper's, whose T began at 0
 STARTUP = 5  # trials of kind "tpe" that are drawn at random, before there is something to learn from
 RESTARTS = 3  # of one trial, each after its machine or process was lost
 FORMAT = 1  # raise it when the same search comes to suggest or to write down something else
-_FIXED = ("corpus", "split", "test", "validation", "features", "epochs", "seed")  # or trials do not compare
+_FIXED = ("corpus", "split", "test", "validation", "epochs", "seed")  # or trials do not compare
+_WORST = 1e12  # instructions or bytes of a training that diverged
 _TYPES = {each.name: each.type for each in dataclasses.fields(Experiment)}
 _MEASURED = ("sparsity_first", "sparsity_all", "test_accuracy", "seconds")  # after a trial's last epoch
 _QUIET = {
@@ -81,7 +88,7 @@ class Search:
     "stopped" (early); `epochs` trained; and on the validation clips, after the last of them, `accuracy`,
     `sparsity_first` and `sparsity_all`, all in 0..1. `test_accuracy` is there for the chosen trial alone.
     `best` is the chosen one: of the finished trials that of the highest validation accuracy, and of several
-    such the sparsest.
+    such the sparsest. With further `objectives` the table has a column for each.
     """
 
     table: pd.DataFrame
@@ -94,6 +101,7 @@ def search(
     *,
     trials: int,
     kind: str = "random",
+    objectives: Sequence[str] = ("accuracy",),
     seed: int = 0,
     grace: int = 2,
     reduction: int = 3,
@@ -103,9 +111,13 @@ def search(
 ) -> Search:
     """Train `trials` variations of `base` and choose the one of the highest validation accuracy.
 
-    base: what is not searched over; its `validation` share guides the search, its test share does not.
+    base: what is not searched over; its validation clips guide the search, its test clips do not. The
+        accuracy is that of its `readout`.
     space: of each parameter a tuple (lowest, highest), both included, or a list of choices.
     kind: "random", or "tpe", Optuna's tree-structured Parzen estimator, which learns from earlier trials.
+    objectives: one or more of `OBJECTIVES`, the accuracy among them. With several, "tpe" looks for trials
+        that no other beats in all of them (`scnn.metrics.pareto` finds these in the table), and no trial is
+        stopped early, as one that is less accurate may be cheaper.
     seed: of the suggestions. The seed of the trainings is that of `base`.
     grace, reduction: of ASHA, the asynchronous successive halving. After `grace` epochs, and after
         `reduction` times as many again and again, a trial goes on only if it is among the best
@@ -126,6 +138,7 @@ def search(
     naming it; `RuntimeError` if a trial failed.
     """
     distributions = _check(base, space, trials, kind, seed, grace, reduction, address, max_concurrent)
+    objectives = _check_objectives(objectives)
     described = {
         "format": FORMAT,
         "base": json.loads(base.to_json()),
@@ -135,19 +148,27 @@ def search(
         "seed": seed,
         "asha": [grace, reduction],
     }
+    if len(objectives) > 1:  # of one there were searches before there could be more
+        described["objectives"] = list(objectives)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:20]
     folder = cache_dir() / "searches" / digest
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        journal = _Journal(folder, described)
+        journal = _Journal(folder, described, objectives)
         if storage is not None:
             where = str(storage) if "://" in str(storage) else str(Path(storage).resolve())
             storage = f"{where.rstrip('/')}/{digest}"
         if any(number not in journal.ended for number in range(trials)):
-            asha = ASHAScheduler("epoch", "accuracy", "max", base.epochs, grace, reduction)
-            rungs = sorted({min(grace * reduction**k, base.epochs) for k in range(base.epochs)})
+            epochs = base.training().epochs
+            scheduler: TrialScheduler = ASHAScheduler("epoch", "accuracy", "max", epochs, grace, reduction)
+            rungs = sorted({min(grace * reduction**k, epochs) for k in range(epochs)})
+            if len(objectives) > 1:
+                scheduler, rungs = FIFOScheduler(), [epochs]
             with _session(address):
-                _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage, max_concurrent)
+                _tune(
+                    *(base, distributions, journal, trials, kind, seed, scheduler, rungs, storage),
+                    max_concurrent,
+                )
         _clean(base, journal, storage)  # also what a search that was killed at its end has left
         return _result(base, journal, trials)
 
@@ -180,8 +201,9 @@ def _check(base, space, trials, kind, seed, grace, reduction, address, max_concu
     for name, (value, least) in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if grace > base.epochs:
-        raise ValueError(f"grace must be at most the {base.epochs} epochs of the base, not {grace}")
+    epochs = base.training().epochs
+    if grace > epochs:
+        raise ValueError(f"grace must be at most the {epochs} epochs of the base, not {grace}")
     if address is not None and address.startswith("ray://"):
         raise ValueError(f"address must be HOST:PORT or auto, not {address!r}; call from inside the cluster")
     valid = ", ".join(name for name in _TYPES if name not in _FIXED)
@@ -206,21 +228,43 @@ def _check(base, space, trials, kind, seed, grace, reduction, address, max_concu
     base.build(len(data.corpus.classes))
     if not len(data.split.validation):
         raise ValueError(
-            f"validation = {base.validation} of the base leaves no clips to guide the search; use e.g. 0.2"
+            f"validation = {base.validation} of the base leaves no clips to guide the search; use e.g. 0.2, "
+            "or split = 'speaker:NAME,OTHER'"
         )
     return {name: _distribution(name, values) for name, values in space.items()}
 
 
+def _check_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
+    named = tuple(objectives)
+    if "accuracy" not in named or len(set(named)) < len(named) or not set(named) <= OBJECTIVES.keys():
+        raise ValueError(
+            f"objectives must be different ones of {', '.join(OBJECTIVES)}, and accuracy among them, "
+            f"not {objectives!r}"
+        )
+    return named
+
+
 def _distribution(name: str, values: tuple | list) -> BaseDistribution:
     if isinstance(values, list):
-        return CategoricalDistribution(values)
+        plain = [json.dumps(asdict(each)) if isinstance(each, Features) else each for each in values]
+        return CategoricalDistribution(plain)
     return (IntDistribution if _TYPES[name] is int else FloatDistribution)(*values)
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as `Experiment` takes them: a suggestion has features as JSON."""
+    return {
+        name: Features(**json.loads(value)) if name == "features" else value
+        for name, value in parameters.items()
+    }
 
 
 class _Journal:
     """What is known of a search: in its folder a line for each suggestion, and one for each trial's end."""
 
-    def __init__(self, folder: Path, described: dict[str, Any]):
+    def __init__(self, folder: Path, described: dict[str, Any], objectives: Sequence[str] = ("accuracy",)):
+        self.objectives = objectives
+        self.measured = (*_MEASURED, *(name for name in objectives if name not in ("accuracy", *_MEASURED)))
         self.file = folder / "trials.jsonl"
         self.suggested: dict[int, dict[str, Any]] = {}
         self.ended: dict[int, dict[str, Any]] = {}
@@ -255,7 +299,7 @@ class _Journal:
                 raise ValueError("a suggestion out of order, or of another space")
             self.suggested[number] = entry["parameters"]
         else:
-            known = entry.keys() >= {"status", "accuracies", *_MEASURED}
+            known = entry.keys() >= {"status", "accuracies", *self.measured}
             if number not in self.suggested or not known or not entry["accuracies"]:
                 raise ValueError("the end of a trial that was not suggested, or without an epoch")
             self.ended[number] = entry
@@ -309,7 +353,11 @@ class _Suggestions(OptunaSearch):
     """Optuna's suggestions, each with its number, and written down before it is tried."""
 
     def __init__(self, distributions, sampler: _Sampler, journal: _Journal, known: int):
-        super().__init__(distributions, "accuracy", "max", sampler=sampler)
+        names = list(journal.objectives)
+        one, modes = len(names) == 1, [OBJECTIVES[name] for name in names]
+        super().__init__(
+            distributions, names[0] if one else names, modes[0] if one else modes, sampler=sampler
+        )
         self.numbers, self.journal, self.given = sampler.numbers, journal, known
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -318,6 +366,15 @@ class _Suggestions(OptunaSearch):
         self.given += 1
         self.journal.suggest(number, parameters)
         return {"number": number, "parameters": parameters}
+
+    def know(self, number: int, end: dict[str, Any]) -> None:
+        """Take in how a trial ended in an earlier call."""
+        last = end | {"accuracy": end["accuracies"][-1]}
+        values = [last[name] for name in self.journal.objectives]
+        parameters, study, space = self.journal.suggested[number], cast(Any, self._ot_study), self._space
+        study.add_trial(
+            optuna.trial.create_trial(params=parameters, distributions=cast(Any, space), values=values)
+        )
 
 
 class _Watch(tune.Callback):
@@ -338,14 +395,16 @@ class _Watch(tune.Callback):
         accuracies = [value for _, value in sorted(self.accuracies[number].items())]
         status = "finished" if len(accuracies) == self.epochs else "stopped"
         outcome = {"status": status, "accuracies": accuracies} | {
-            name: None if np.isnan(last[name]) else last[name] for name in _MEASURED
+            name: None if np.isnan(last[name]) else last[name] for name in self.journal.measured
         }
         self.journal.end(number, outcome)
         self.bar.update()
         self.bar.set_postfix(best=f"{max(end['accuracies'][-1] for end in self.journal.ended.values()):.3f}")
 
 
-def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage, max_concurrent) -> None:
+def _tune(
+    base, distributions, journal, trials, kind, seed, scheduler, rungs, storage, max_concurrent
+) -> None:
     """Run what is left of the search, in the Ray session that is there."""
     under_way = [n for n in journal.suggested if n < trials and n not in journal.ended]
     left = [*under_way, *range(len(journal.suggested), trials)]
@@ -356,17 +415,20 @@ def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage
         sampler = _Sampler(kind, seed, numbers, dict(journal.suggested))
         suggestions = _Suggestions(distributions, sampler, journal, known)
         for number, end in journal.ended.items():
-            suggestions.add_evaluated_point(journal.suggested[number], end["accuracies"][-1])
-            _judge_again(asha, f"ended {number}", end["accuracies"])
+            suggestions.know(number, end)
+            _judge_again(scheduler, f"ended {number}", end["accuracies"])
         bar = tqdm(total=trials, initial=trials - len(left), desc=f"{kind} search", disable=None, leave=False)
         with bar:
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(_train, base=base, storage=storage, rungs=rungs), {"cpu": 1}
+                    tune.with_parameters(
+                        _train, base=base, storage=storage, rungs=rungs, objectives=journal.objectives
+                    ),
+                    {"cpu": 1},
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=suggestions,
-                    scheduler=asha,
+                    scheduler=scheduler,
                     num_samples=len(left),
                     max_concurrent_trials=max_concurrent or max(1, int(ray.cluster_resources()["CPU"])),
                     reuse_actors=True,
@@ -375,7 +437,7 @@ def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage
                     storage_path=scratch,
                     name="search",
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                    callbacks=[_Watch(journal, bar, base.epochs)],
+                    callbacks=[_Watch(journal, bar, base.training().epochs)],
                     verbose=0,
                 ),
             )
@@ -388,29 +450,36 @@ def _tune(base, distributions, journal, trials, kind, seed, asha, rungs, storage
         )
 
 
-def _judge_again(asha: ASHAScheduler, name: str, accuracies: list[float]) -> None:
+def _judge_again(scheduler: TrialScheduler, name: str, accuracies: list[float]) -> None:
     """Let ASHA know the accuracies of a trial that ended in an earlier call."""
     trial = tune.experiment.Trial("past", trial_id=name, stub=True)
     nobody: Any = None  # runs it: it ended
-    asha.on_trial_add(nobody, trial)
+    scheduler.on_trial_add(nobody, trial)
     for epoch, accuracy in enumerate(accuracies, start=1):
-        asha.on_trial_result(nobody, trial, {"epoch": epoch, "accuracy": accuracy})
-    asha.on_trial_remove(nobody, trial)
+        scheduler.on_trial_result(nobody, trial, {"epoch": epoch, "accuracy": accuracy})
+    scheduler.on_trial_remove(nobody, trial)
 
 
-def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs: list[int]) -> None:
+def _train(
+    config: dict[str, Any],
+    base: Experiment,
+    storage: str | None,
+    rungs: list[int],
+    objectives: Sequence[str],
+) -> None:
     """One trial, in a process of Ray's: train, and tell Tune of every epoch.
 
     Sparsity takes a while to measure, so it is told only where a trial may end: at the `rungs` and at last.
     """
-    experiment = dataclasses.replace(base, **config["parameters"])
+    experiment = dataclasses.replace(base, **_given(config["parameters"]))
     data = load_data(experiment)
     clips = data.part(data.split.validation)[0]
+    by = "accuracy_membrane" if experiment.readout == "membrane" else "accuracy"
     state, kept, told = state_file(experiment), f"{storage}/{experiment.digest}.safetensors", 0
 
-    def tell(network, history, test_accuracy=np.nan):
+    def tell(network, history, at_last=None):
         nonlocal told
-        measured = {"sparsity_first": np.nan, "sparsity_all": np.nan, "test_accuracy": test_accuracy}
+        measured = dict.fromkeys({*_MEASURED, *objectives}, np.nan) | (at_last or {})
         if len(history) in rungs or len(history) > told + 1:  # or epochs of an earlier call are told again
             active = metrics.activity(network, clips)
             first, whole = float(active["sparsity"].iloc[0]), metrics.sparsity(active)
@@ -419,12 +488,13 @@ def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs:
         for row in rows:
             epoch = int(row["epoch"])
             seconds = sum(each["seconds"] for each in history[:epoch])
-            tune.report({"epoch": epoch, "accuracy": row["held_out_accuracy"], "seconds": seconds} | measured)
+            now = {"epoch": epoch, "accuracy": row[f"held_out_{by}"], "seconds": seconds}
+            tune.report(measured | now)
 
     def after_epoch(network, history):
         if storage is not None:
             _copy(state, kept)
-        if len(history) < experiment.epochs:  # the last one is told of with what the record says
+        if len(history) < experiment.training().epochs:  # the last one is told of with what the record says
             tell(network, history)
 
     if storage is not None and _exists(kept):
@@ -433,9 +503,15 @@ def _train(config: dict[str, Any], base: Experiment, storage: str | None, rungs:
     try:
         record = run(experiment, after_epoch)
     except Diverged:  # no answer is as bad; the other trials go on
-        tune.report({"epoch": told + 1, "accuracy": 0.0} | dict.fromkeys(_MEASURED, np.nan))
+        worst = {name: 0.0 if OBJECTIVES[name] == "max" else _WORST for name in objectives}
+        tune.report(dict.fromkeys(_MEASURED, np.nan) | {"epoch": told + 1} | worst)
         return
-    tell(record.network(), record.history.to_dict("records"), record.metrics["accuracy"])
+    network, at_last = record.network(), {"test_accuracy": record.metrics[by]}
+    if "packed_bytes" in objectives:
+        at_last["packed_bytes"] = record.metrics["packed_bytes"]
+    if "instructions" in objectives:
+        at_last["instructions"] = cost.estimate(network, clips, data.images.window[data.split.validation])
+    tell(network, record.history.to_dict("records"), at_last)
 
 
 def _exists(place: str) -> bool:
@@ -455,7 +531,7 @@ def _clean(base: Experiment, journal: _Journal, storage: str | None) -> None:
     """Remove the training states of the trials that were stopped: nothing will go on from them."""
     for number, end in journal.ended.items():
         if end["status"] == "stopped":
-            experiment = dataclasses.replace(base, **journal.suggested[number])
+            experiment = dataclasses.replace(base, **_given(journal.suggested[number]))
             folder = state_file(experiment).parent
             if folder.exists():
                 # Where another process holds the lock, the folder is in use.
@@ -472,15 +548,15 @@ def _result(base: Experiment, journal: _Journal, trials: int) -> Search:
     for number in range(trials):
         end = journal.ended[number]
         rows.append(
-            journal.suggested[number]
+            _given(journal.suggested[number])
             | {"status": end["status"], "epochs": len(end["accuracies"]), "accuracy": end["accuracies"][-1]}
-            | {name: np.nan if end[name] is None else end[name] for name in _MEASURED}
+            | {name: np.nan if end[name] is None else end[name] for name in journal.measured}
         )
     table = pd.DataFrame(rows).rename_axis("trial")
     finished = table[table["status"] == "finished"]
     best = finished.sort_values(["accuracy", "sparsity_all"], ascending=False, kind="stable").index[0]
     table.loc[table.index != best, "test_accuracy"] = np.nan
-    return Search(table, dataclasses.replace(base, **journal.suggested[best]))
+    return Search(table, dataclasses.replace(base, **_given(journal.suggested[best])))
 
 
 @contextmanager

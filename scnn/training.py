@@ -1,5 +1,6 @@
 """Training a network: loss, read-out, epochs, and checkpoints from which training goes on after a kill."""
 
+import copy
 import math
 import time
 import unicodedata
@@ -17,7 +18,7 @@ from scnn.augment import Augmentation, jitter, mask, mixup
 from scnn.checks import finite, whole
 from scnn.features import MAX_RATE, Features
 from scnn.files import load_tensors, save_tensors
-from scnn.models import Network
+from scnn.models import Network, Trace
 from scnn.neurons import Neuron, Output
 from scnn.quantization import Recipe
 
@@ -53,6 +54,7 @@ class Training:
     seed: int = 0  # of the order of the recordings, and of what is drawn for them
     weight_decay: float = 0.0  # AdamW's; 0: Adam
     dropout: float = 0.0  # share of the last layer's inputs that are blanked in training
+    spike_penalty: float = 0.0  # what spikes cost beside wrong answers, see `synaptic_operations`
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -60,7 +62,7 @@ class Training:
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
-        for name, most in (("weight_decay", 1.0), ("dropout", 0.95)):
+        for name, most in (("weight_decay", 1.0), ("dropout", 0.95), ("spike_penalty", 100.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
                 raise ValueError(f"{name} must be a number in 0..{most}, not {value!r}")
@@ -97,6 +99,23 @@ def distilled(output: Output, targets: torch.Tensor, soft: torch.Tensor) -> torc
     steps = output.membrane.shape[0]
     taught = functional.kl_div(student, soft.repeat(steps, 1), reduction="batchmean")
     return (1 - FROM_TEACHER) * loss(output, targets) + FROM_TEACHER * steps * TEMPERATURE**2 * taught
+
+
+def synaptic_operations(network: Network, traces: Sequence[Trace]) -> torch.Tensor:
+    """Additions that the spikes of a batch cause in the next layers, for a recording on average; a scalar.
+
+    As `scnn.metrics.activity` counts them, but that a neuron at a border counts as one inside. `traces` are
+    those of `network` over the batch, and the gradient reaches its weights through the surrogate. A
+    `spike_penalty` p makes the loss, with the operations S and S_0, those before the training,
+
+        T (CE + p S / S_0)
+    """
+    fans = [
+        after.units * (after.kernel / after.stride) ** 2 if after.kernel else after.units
+        for after in network.layers[1:]
+    ]
+    sums = (trace.spikes.sum() * fan for trace, fan in zip(traces, fans, strict=False))
+    return sum(sums, traces[0].spikes.new_zeros(())) / traces[0].spikes.shape[1]
 
 
 def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
@@ -158,13 +177,18 @@ def step(
     images: torch.Tensor,
     labels: torch.Tensor,
     soft: torch.Tensor | None = None,
+    per_operation: float = 0.0,
 ) -> tuple[float, int]:
     """One update of the weights by a batch; its loss, and how many of its recordings were right before it.
 
-    `labels` as in `loss`; with a teacher's answers `soft` the loss is that of `distilled`.
+    `labels` as in `loss`; with a teacher's answers `soft` the loss is that of `distilled`. At each time step
+    `per_operation` is added for every one of the `synaptic_operations`.
     """
-    output = network(images)
+    traces: list[Trace] | None = [] if per_operation else None
+    output = network(images, traces)
     value = loss(output, labels) if soft is None else distilled(output, labels, soft)
+    if traces:
+        value = value + network.num_steps * per_operation * synaptic_operations(network, traces)
     optimizer.zero_grad()
     value.backward()
     optimizer.step()
@@ -225,6 +249,9 @@ def fit(
     """
     optimizer = adam(network, training.learning_rate, training.weight_decay)
     network.dropout = training.dropout
+    per_operation = training.spike_penalty
+    if per_operation:
+        per_operation /= _operations_at_first(network, images)
     history = _resume(state, network, optimizer, training) if state is not None and state.exists() else []
     if history and on_epoch is not None:
         on_epoch(network.eval(), history)
@@ -254,7 +281,7 @@ def fit(
                         mask(shown, augmentation, generator), wanted, augmentation, generator
                     )
                 soft = softened(teachers, shown) if teachers else None
-                value, correct = step(network, optimizer, shown, wanted, soft)
+                value, correct = step(network, optimizer, shown, wanted, soft, per_operation)
                 if not math.isfinite(value):
                     raise _diverged(training, epoch)
                 total += value * len(batch)
@@ -280,6 +307,15 @@ def fit(
         bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", accuracy=f"{history[-1]['held_out_accuracy']:.3f}")
     bar.close()
     return history
+
+
+def _operations_at_first(network: Network, images: torch.Tensor) -> float:
+    """`synaptic_operations` of the network as it is, over some hundred of its training images."""
+    some = images[:: len(images) // 100 + 1]
+    traces: list[Trace] = []
+    with torch.no_grad():  # a copy, as batch normalisation takes notice of what it sees
+        copy.deepcopy(network).train()(some if some.dim() == 4 else some[:, 0], traces)
+    return max(1.0, synaptic_operations(network, traces).item())
 
 
 def _diverged(training: Training, epoch: int) -> Diverged:

@@ -846,9 +846,17 @@ def test_speaker_split_holds_one_speaker_out(espeak):
     assert "en-us-f2" not in set(espeak.speakers[parts.train]) | set(espeak.speakers[parts.validation])
 
 
-def test_unknown_speaker_lists_the_valid_ones(espeak):
-    with pytest.raises(ValueError, match=r"'speaker:bob'.*en-029-f1, .*en-us-nyc-m7"):
-        split(espeak, "speaker:bob")
+def test_speaker_split_can_keep_another_speaker_for_validation(espeak):
+    parts = split(espeak, "speaker:en-us-f2,en-029-f1")
+    assert set(espeak.speakers[parts.test]) == {"en-us-f2"}
+    assert set(espeak.speakers[parts.validation]) == {"en-029-f1"} and len(parts.validation) == 100
+    assert len(parts.train) == len(espeak) - 200
+
+
+@pytest.mark.parametrize("named", ["bob", "en-us-f2,bob", "en-us-f2,en-029-f1,en-us-f2"])
+def test_unknown_speaker_lists_the_valid_ones(espeak, named):
+    with pytest.raises(ValueError, match=rf"'speaker:{named}'.*en-029-f1, .*en-us-nyc-m7"):
+        split(espeak, f"speaker:{named}")
 
 
 def test_unknown_kind_lists_the_valid_ones(espeak):

@@ -113,6 +113,28 @@ def test_instructions_are_counted_the_same_every_time(clips, tmp_path):
     assert sizes["ram"] >= 2 * LOGMEL.height * LOGMEL.width
 
 
+def test_an_estimate_counts_frames_multiplications_and_connections(clips, tmp_path):
+    features = replace(LOGMEL, frame=256)
+    seen = image(clips[0] / np.float32(32768), 8000, features)
+    frames = int(seen.window[0].any(dim=0).sum())
+    shape = (1, features.height, features.width)
+    first, second = 4 * 9 * 12 * 9, 4 * 12 * 9 * 10  # multiplications of 4C3s2p1 and of 10FC
+    least = 24_000 * frames + 1.5 * first
+
+    def estimate(**parameters):
+        network = build("4C3s2p1-10FC", num_steps=4, input_shape=shape, **parameters)
+        return network, cost.estimate(network, seen.values, seen.window)
+
+    assert estimate(spiking=False)[1] == pytest.approx(least + 1.5 * second)
+    assert estimate(threshold=1e6)[1] == pytest.approx(least)  # nobody spikes
+    network, found = estimate(threshold=0.1)
+    active = (network.trace(seen.values)[0].spikes > 0).any(dim=0).float().mean().item()
+    assert found == pytest.approx(least + 3 * active * second, rel=1e-6) and active > 0.1
+    program = convert(network, FrontEnd(features))
+    counted = cost.word(measure.CortexM(program, tmp_path), clips[:1])
+    assert 0.5 < found / (counted.front_end + counted.network) < 2
+
+
 def test_the_cost_of_a_word(clips, tmp_path):
     """Energy, and where a layer of spikes takes as long as the dense one."""
     notation = "6C3s2p1-8C3s2p1-10FC"

@@ -109,6 +109,7 @@ MORE = [
     {"readout": "membrane"},
     {"refuse": 0.5},
     {"frozen": 1},
+    {"spike_penalty": 0.1},
     {"precision": "fp32", "batch_norm": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True},
     {"precision": "fp32", "batch_norm": True, "from_twin": True, "tune_epochs": 2},

@@ -11,6 +11,7 @@ from scnn.metrics import (
     confusion,
     layer_costs,
     macs,
+    pareto,
     sparsity,
     summary,
     window_of,
@@ -203,3 +204,27 @@ def test_cells_leave_out_what_is_not_known():
     mean, deviation = pd.Series([98.73, 97.3, np.nan]), pd.Series([0.492, np.nan, np.nan])
     assert with_deviation(mean, deviation, more=1).tolist() == ["98.7 ± 0.49", "97.3", "–"]
     assert with_deviation(mean, deviation, digits=0).tolist() == ["99 ± 0", "97", "–"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_front_is_what_nobody_beats(seed):
+    """Of random rows with many ties: each outside is beaten by one of the front, none of the front by any."""
+    drawn = np.random.default_rng(seed).integers(0, 6, (40, 3))
+    table = pd.DataFrame(drawn, columns=["accuracy", "work", "bytes"], index=range(100, 140))
+    front = pareto(table, ["accuracy"], ["work", "bytes"])
+
+    def beats(one, other):
+        no_worse = one.accuracy >= other.accuracy and one.work <= other.work and one.bytes <= other.bytes
+        return no_worse and tuple(one) != tuple(other)
+
+    inside = [row for row in table[front].itertuples(index=False)]
+    for index, row in zip(table.index, table.itertuples(index=False), strict=True):
+        assert front[index] != any(beats(one, row) for one in inside)
+        assert not front[index] or not any(beats(one, row) for one in table.itertuples(index=False))
+
+
+def test_the_front_of_one_column_are_its_best_rows():
+    table = pd.DataFrame({"accuracy": [0.5, 0.9, 0.9, 0.1]})
+    assert pareto(table, ["accuracy"], []).tolist() == [False, True, True, False]
+    with pytest.raises(ValueError, match="accuracy: a row with NaN"):
+        pareto(pd.DataFrame({"accuracy": [0.5, np.nan]}), ["accuracy"], [])

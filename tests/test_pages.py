@@ -35,6 +35,7 @@ FAST = {  # as little work as a page can do
     "08_table": ONE,
     "09_speed": {"model": "C", "num_steps": 2, "rounds": 1},
     "10_strangers": {"network_epochs": 1, "epochs": 1, "tune_epochs": 1},
+    "11_front": {"trials": 2, "epochs": 1, "points": 1, "strangers": 1, "words": 1},
     "12_device": {"epochs": 1, "recordings": 4, "words": 2, "thresholds": [256, 512]},
     "13_new_voice": {"examples": [1], "draws": 2, "epochs": 20, "tune_epochs": 10},
     "14_own_words": {"others": "espeak", "epochs": 1, "copies": 1},

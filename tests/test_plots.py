@@ -244,3 +244,29 @@ def test_break_even_lines_end_at_the_dense_layer():
     drawn, line, _ = axes.get_lines()
     assert np.allclose(drawn.get_xydata(), [[10, 0.3], [30, 0.7]])
     assert np.allclose(line.get_xydata(), [[0, 0.1], [45, 1.0]])
+
+
+def points(**columns) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples([("spiking", 1), ("ReLU", 1), ("ReLU", 2)])
+    return pd.DataFrame(columns, index=index)
+
+
+def test_fronts_join_what_no_cheaper_network_reaches():
+    table = points(
+        accuracy=[70.0, 80.0, 75.0],
+        accuracy_sd=[1.0, 2.0, np.nan],
+        network=[10.0, 30.0, 40.0],
+        word=[500.0, 300.0, 200.0],
+    )
+    alone, whole = plots.fronts(table).axes
+    for axes, joined in ((alone, [(10, 70), (30, 80)]), (whole, [(200, 75), (300, 80)])):
+        assert [tuple(point) for point in axes.lines[-1].get_xydata()] == joined
+        assert axes.get_xscale() == "log"
+    assert {text.get_text() for text in alone.figure.legends[0].get_texts()} == {"spiking", "ReLU"}
+
+
+def test_trials_are_filled_on_their_own_front():
+    table = pd.DataFrame({"accuracy": [0.5, 0.7], "instructions": [2e5, 1e5], "packed_bytes": [9e3, 8e3]})
+    beaten, best = plots.trials({"ReLU": table}, {"ReLU": table[1:]}).axes[0].collections
+    assert beaten.get_offsets().tolist() == [[200, 50]] and best.get_offsets().tolist() == [[100, 70]]
+    assert len(beaten.get_facecolor()) == 0 and len(best.get_facecolor()) == 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ray.cluster_utils import Cluster
 
 import scnn.search
 from scnn import metrics
+from scnn.deploy import cost
 from scnn.experiment import Experiment, load_data, run, state_file
 from scnn.files import load_tensors
 from scnn.search import _QUIET, _Journal, _Sampler, _Suggestions, importance, search
@@ -121,6 +123,34 @@ def test_chosen_is_the_best_on_validation_clips_and_alone_has_a_test_accuracy(fo
     assert table["accuracy"][chosen] == record.history["held_out_accuracy"].iloc[-1]
     assert table["sparsity_all"][chosen] == pytest.approx(metrics.sparsity(active))
     assert table["sparsity_first"][chosen] == pytest.approx(active["sparsity"].iloc[0])
+
+
+GOALS = ("accuracy", "instructions", "packed_bytes")
+SEEN = [replace(SMALL.features, bands=8, height=8, width=8), SMALL.features]
+LAYERS = {"model": ["2C3-P2-10FC", "4C3-P2-10FC"], "features": SEEN, "num_steps": (1, 3)}
+
+
+def test_several_objectives_are_kept_and_the_search_goes_on_with_them(cluster, home, tmp_path, monkeypatch):
+    base = replace(SMALL, epochs=1)
+    how = {"kind": "tpe", "objectives": GOALS, "grace": 1, "seed": 3, "address": cluster.address}
+    found = search(base, LAYERS, trials=7, **how).table
+    assert (found["status"] == "finished").all() and set(found["features"]) <= set(SEEN)
+    for row in found.to_dict("records")[:2]:
+        record = run(replace(base, **{name: row[name] for name in LAYERS}))
+        assert row["packed_bytes"] == record.metrics["packed_bytes"]
+        data = load_data(record.experiment)
+        images, window = data.images.values, data.images.window
+        part = data.split.validation
+        assert row["instructions"] == pytest.approx(
+            cost.estimate(record.network(), images[part], window[part])
+        )
+    for about in (home / "searches").glob("*/search.json"):
+        if json.loads(about.read_text()).get("objectives") == list(GOALS):
+            journal = about.with_name("trials.jsonl")
+    lines = [line for line in journal.read_text().splitlines() if json.loads(line)["trial"] < 5]
+    journal.write_text("".join(f"{line}\n" for line in lines))
+    again = search(base, LAYERS, trials=7, **how).table
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), found.drop(columns="seconds"))
 
 
 def test_of_equally_accurate_trials_the_sparsest_is_chosen(tmp_path):
@@ -334,9 +364,11 @@ WRONG = {
     "reduction": ({"reduction": 1}, "reduction must be a whole number of at least 2"),
     "concurrent": ({"max_concurrent": 0}, "max_concurrent must be a whole number"),
     "address": ({"address": "ray://here:10001"}, "address must be HOST:PORT or auto"),
-    "nothing": ({"space": {}}, "space is empty; it must name one or more of model, num_steps, beta"),
-    "no field": ({"space": {"leak": (0.0, 1.0)}}, "space has 'leak'; valid: model, num_steps, beta"),
-    "fixed": ({"space": {"epochs": (1, 5)}}, "space has 'epochs'; valid: model"),
+    "nothing": ({"space": {}}, "space is empty; it must name one or more of features, model, num_steps"),
+    "objectives": ({"objectives": ("sparsity_all",)}, "objectives must be .* accuracy among them"),
+    "no objective": ({"objectives": ("accuracy", "speed")}, "of accuracy, sparsity_all, instructions"),
+    "no field": ({"space": {"leak": (0.0, 1.0)}}, "space has 'leak'; valid: features, model, num_steps"),
+    "fixed": ({"space": {"epochs": (1, 5)}}, "space has 'epochs'; valid: features, model"),
     "one end": ({"space": {"beta": (0.5,)}}, r"space\['beta'\] must be a tuple"),
     "turned": ({"space": {"beta": (1.0, 0.0)}}, r"space\['beta'\] must be \(lowest, highest\)"),
     "not whole": ({"space": {"num_steps": (1, 2.5)}}, r"space\['num_steps'\] must be .* of type int"),

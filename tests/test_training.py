@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from scnn import training
 from scnn.files import load_tensors, save_tensors
+from scnn.metrics import activity
 from scnn.models import Network, build, fold
 from scnn.neurons import Output
 from scnn.training import (
@@ -33,6 +34,7 @@ from scnn.training import (
     predict,
     save_network,
     scores,
+    synaptic_operations,
 )
 
 EPOCHS = 4
@@ -51,7 +53,8 @@ def clips(count: int = 75, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def new_network(**parameters) -> Network:
-    return build("3C3-P2-16FC-10FC", **({"num_steps": 4, "threshold": 0.3} | parameters))
+    settings = {"architecture": "3C3-P2-16FC-10FC", "num_steps": 4, "threshold": 0.3}
+    return build(**(settings | parameters))
 
 
 def train(state: Path | None = None, network: Network | None = None, hook=None, **parameters):
@@ -213,6 +216,7 @@ def test_cosine_schedule_is_trained_with(uninterrupted):
         ({"learning_rate": True}, "learning_rate must be a positive number, not True"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"seed": 2**64}, "seed must be at most 9223372036854775807, not 18446744073709551616"),
+        ({"spike_penalty": -0.1}, r"spike_penalty must be a number in 0..100.0, not -0.1"),
         ({"epochs": 10**6}, "epochs must be at most 10000, not 1000000"),
     ],
 )
@@ -297,6 +301,34 @@ def test_stopped_training_with_a_frozen_layer_goes_on_to_the_same_weights(tmp_pa
     network, _ = train(state, network=frozen())
     assert same(weights_of(network), weights_of(expected[0]))
     assert torch.equal(network.weights[0].weight, new_network().weights[0].weight)
+
+
+def operations(network: Network) -> float:
+    traces = []
+    with torch.no_grad():
+        network(clips()[0], traces)
+    return synaptic_operations(network, traces).item()
+
+
+def test_operations_are_those_that_spikes_cause():
+    """Exact behind fully connected layers; a convolution's borders count as its inside."""
+    dense = new_network(architecture="16FC-12FC-10FC")
+    counted = activity(dense, clips()[0])["synops"].iloc[1:].sum()
+    assert operations(dense) == pytest.approx(counted) and counted > 50
+    maps = new_network(architecture="3C3s2p1-4C3s2p1-10FC")
+    assert operations(maps) == pytest.approx(activity(maps, clips()[0])["synops"].iloc[1:].sum(), rel=0.15)
+    assert operations(new_network(architecture="10FC")) == 0
+
+
+def test_a_penalty_on_spikes_leaves_fewer_and_survives_a_stop(tmp_path):
+    free, penalised = train()[0], train(spike_penalty=1.0)
+    assert operations(penalised[0]) < 0.85 * operations(free)
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(Interruption):
+        train(state, None, after_calls(2 * CALLS + 3, interrupt), spike_penalty=1.0)
+    network, history = train(state, spike_penalty=1.0)
+    assert same(weights_of(network), weights_of(penalised[0]))
+    assert without_seconds(history) == without_seconds(penalised[1])
 
 
 def test_stopped_training_with_all_that_helps_goes_on_to_the_same_weights(tmp_path):

@@ -15,6 +15,7 @@ from scnn.plots.common import (
 )
 from scnn.plots.device import break_even, shrinking_gain, word_on_device
 from scnn.plots.features import image_steps, players, read_outs, trimmed
+from scnn.plots.front import fronts, trials
 from scnn.plots.layers import ZERO_ORIGINS, channel_steps, layer_steps, zero_origins
 from scnn.plots.neurons import membrane_trace, raster
 from scnn.plots.quantization import (
@@ -53,6 +54,7 @@ __all__ = [
     "crisp_figures",
     "feature_image",
     "footprints",
+    "fronts",
     "gradient_checks",
     "image_steps",
     "layer_steps",
@@ -75,6 +77,7 @@ __all__ = [
     "sweeps",
     "time_shares",
     "training_curves",
+    "trials",
     "trimmed",
     "word_on_device",
     "zero_origins",
