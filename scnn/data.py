@@ -248,18 +248,20 @@ def split(
 ) -> Split:
     """Split a corpus into training, validation and test clips.
 
-    kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own list
-        (takes 0 to 4 of FSDD and espeak, the lists of a folder), "fold:K" the K-th of its folds, with the one
-        before it (before the first, the last) for validation, "speaker:NAME" all clips of one speaker,
-        "speaker:NAME,OTHER" those of one for the test and those of another for validation.
-    test: share of the corpus that is drawn for testing; counts for "random" alone.
-    validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with a
-        validation list or fold of its own gives that one to "official" and "fold:K" instead.
-    seed: the same seed gives the same split.
-    stratified: draw the same share of every class, to a clip.
+    Args:
+        kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own
+            list (takes 0 to 4 of FSDD and espeak, the lists of a folder), "fold:K" the K-th of its folds,
+            with the one before it (before the first, the last) for validation, "speaker:NAME" all clips of
+            one speaker, "speaker:NAME,OTHER" those of one for the test and those of another for validation.
+        test: share of the corpus that is drawn for testing; counts for "random" alone.
+        validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with
+            a validation list or fold of its own gives that one to "official" and "fold:K" instead.
+        seed: the same seed gives the same split.
+        stratified: draw the same share of every class, to a clip.
 
-    Raises ValueError for an unknown kind, fold, speaker or share, and where no clip is left to train or test
-    on.
+    Raises:
+        ValueError: for an unknown kind, fold, speaker or share, and where no clip is left to train or test
+            on.
     """
     if not (0 <= test < 1 and 0 <= validation < 1):
         raise ValueError(f"test={test} and validation={validation} must be shares from 0 to below 1")

@@ -57,24 +57,36 @@ class Experiment:
     >>> Experiment(corpus="espeak", model="C", seed=1).digest == Experiment(corpus="espeak", model="C").digest
     False
 
-    `corpus` is a name or folder of `scnn.data.load_corpus`; `split`, `test` and `validation` as in
-    `scnn.data.split`. `model` is a name of `scnn.models.ZOO` or a notation. `precision` is a name of
-    `scnn.quantization.RECIPES`; with `pretrained` its training starts from the weights of the same
-    experiment in full precision, which is run first, and takes `tune_epochs` at a tenth of the learning rate
-    (0: as many as in full precision, and at the same rate). `seed` decides the split, the initial weights,
-    the order of the recordings and what is drawn for them.
+    `split`, `test` and `validation` are as in `scnn.data.split`; `beta`, `threshold`, `reset` and `slope` as
+    in `scnn.neurons.Neuron`; `epochs`, `batch_size`, `learning_rate`, `schedule`, `weight_decay` and
+    `dropout` as in `scnn.training.Training`. The fields from `spiking` on go beyond the paper.
 
-    Beyond the paper: `spiking` makes a spiking network or its ReLU twin of any notation. `batch_norm`
-    normalises while training in full precision; the network that is kept has it folded in. `voices` is a
-    corpus that is trained on besides, never tested on, such as "voices". `augmentation` changes the training
-    clips. `others` is a corpus of other words, for which no class should be likely. `from_twin` starts a
-    spiking network from its ReLU twin, trained first by the same experiment, and takes `tune_epochs` at
-    half its learning rate. The first `frozen` layers keep the weights that they start with. `readout` is how
-    its answer is read, "spikes" or "membrane"; below the confidence `refuse`, 0..1, the answer is "not
-    sure". `teacher` is the notation of a ReLU network that is trained first, by the same experiment, and
-    whose answers are learnt. `spike_penalty` is what a spiking network's operations count beside its errors,
-    see `scnn.training.synaptic_operations`.
-    Raises `ValueError` naming the parameter and what is valid.
+    Attributes:
+        corpus: a name or folder of `scnn.data.load_corpus`.
+        model: a name of `scnn.models.ZOO` or a notation.
+        precision: a name of `scnn.quantization.RECIPES`.
+        pretrained: whether a quantised training starts from the weights of the same experiment in full
+            precision, which is run first, and takes `tune_epochs` at a tenth of the learning rate (0: as many
+            as in full precision, and at the same rate).
+        seed: decides the split, the initial weights, the order of the recordings and what is drawn for them.
+        spiking: makes a spiking network (True) or its ReLU twin (False) of any notation.
+        batch_norm: normalises while training in full precision; the network that is kept has it folded in.
+        voices: a corpus that is trained on besides, never tested on, such as "voices".
+        augmentation: changes the training clips.
+        teacher: the notation of a ReLU network that is trained first, by the same experiment, and whose
+            answers are learnt.
+        others: a corpus of other words, for which no class should be likely.
+        from_twin: starts a spiking network from its ReLU twin, trained first by the same experiment, and
+            takes `tune_epochs` at half its learning rate.
+        tune_epochs: of a training that starts from the weights of another.
+        readout: how the network's answer is read, "spikes" or "membrane".
+        refuse: the confidence, 0..1, below which the answer is "not sure".
+        frozen: how many of the first layers keep the weights that they start with.
+        spike_penalty: what a spiking network's operations count beside its errors, see
+            `scnn.training.synaptic_operations`.
+
+    Raises:
+        ValueError: naming the parameter and what is valid.
     """
 
     corpus: str = "fsdd-1.0.8"
