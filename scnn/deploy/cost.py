@@ -142,11 +142,16 @@ def listening(
 def estimate(network: Network, images: torch.Tensor, window: torch.Tensor) -> float:
     """About how many instructions a word takes, from counts alone: to guide a search, not to be published.
 
+    The estimate is ::
+
         24,000 F + 1.5 M + 3 S
 
     where F are the frames that hold data, M the multiplications of layers that read values, and S the
-    connections from neurons that spike at least once, a neuron at a border as one inside. images, window:
-    float32 [N, 1, H, W] and bool [N, H, W] of the recordings that are averaged over.
+    connections from neurons that spike at least once, a neuron at a border as one inside.
+
+    Args:
+        images: float32 `[N, 1, H, W]`, the recordings that are averaged over.
+        window: bool `[N, H, W]`, where they hold data.
     """
     frames = window.any(dim=1).sum(dim=1).float().mean().item()
     macs = metrics.layer_costs(network)["macs"].tolist()
