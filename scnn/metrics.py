@@ -26,9 +26,15 @@ def confusion(network: Network, images: torch.Tensor, labels: torch.Tensor, clas
 def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> tuple[pd.DataFrame, float]:
     """Does an answer of confidence 0.8 hold in 80 % of the cases?
 
-    confidences, right: of each answer, float in 0..1 and bool, `[N]`. Gives a row for each of `bins` equal
-    parts of 0..1 that has answers (their number, mean `confidence` and `accuracy`), and the expected
-    calibration error: |accuracy - confidence|, averaged over all answers (Guo et al., ICML 2017).
+    Args:
+        confidences: of each answer, float in 0..1, `[N]`.
+        right: whether it is right, bool `[N]`.
+        bins: equal parts of 0..1.
+
+    Returns:
+        A row for each of the parts that has answers (their number, mean `confidence` and `accuracy`), and the
+        expected calibration error, `|accuracy - confidence|` averaged over all answers (Guo et al., ICML
+        2017).
     """
     of = np.minimum((confidences * bins).astype(int), bins - 1)
     table = pd.DataFrame({"bin": of, "confidence": confidences, "accuracy": right.astype(float)}).groupby(
@@ -72,9 +78,12 @@ def macs(network: Network) -> int:
 def window_of(network: Network, window: torch.Tensor, depth: int = 0) -> torch.Tensor:
     """Which places of a convolution's map see data, not padding alone: bool `[N, height, width]`.
 
-    `window` is bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`). `depth` is the
-    layer's, 0 for the first one; a deeper layer sees what the layers before it see. Raises `ValueError` for a
-    fully connected layer.
+    Args:
+        window: bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`).
+        depth: the layer's, 0 for the first one; a deeper layer sees what the layers before it see.
+
+    Raises:
+        ValueError: the layer is fully connected.
     """
     seen = window[:, None].float()
     for layer in network.layers[: depth + 1]:
@@ -88,7 +97,7 @@ def window_of(network: Network, window: torch.Tensor, depth: int = 0) -> torch.T
 
 
 def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None = None) -> pd.DataFrame:
-    """What each layer's neurons did over `images`, indexed by layer.
+    """What each layer's neurons did over some images, indexed by layer.
 
     Columns: `neurons` per recording; and as shares in 0..1: `rate` of spikes per neuron and time step (for
     a ReLU network, of values above zero); `sparsity` = 1 - rate; of neurons, averaged over the recordings:
@@ -96,8 +105,12 @@ def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None
     figure is the first layer's (there accumulated over training and test). `synops` are the synaptic
     operations that bring a recording's activity into the layer: a connection counts whenever its input is
     not zero. For the first layer these are multiply-accumulates, once per recording, as the image is the same
-    at each step; behind spikes they are additions, at each step. With `window` (bool `[N, H, W]`) the row
-    "window" gives the first layer's neurons that see any data.
+    at each step; behind spikes they are additions, at each step.
+
+    Args:
+        images: `[N, C, H, W]`.
+        window: where the images hold data, bool `[N, H, W]`; with it the row "window" gives the first layer's
+            neurons that see any data.
     """
     names = [layer.name for layer in network.layers]
     if window is not None:
@@ -153,8 +166,10 @@ def sparsity(table: pd.DataFrame) -> float:
 def summary(table: pd.DataFrame, by: list[str], of: list[str]) -> pd.DataFrame:
     """Mean and spread of the columns `of` over the rows (seeds) of each group `by`, in order of appearance.
 
-    Indexed by `by`. `n` counts the rows; each column is the mean, NAME_sd the standard deviation between rows
-    and NAME_ci half the width of the mean's 95 % confidence interval (Student's t); both are NaN for n = 1.
+    Returns:
+        A table indexed by `by`, in which `n` counts the rows, each column is the mean, NAME_sd the standard
+        deviation between rows and NAME_ci half the width of the mean's 95 % confidence interval (Student's
+        t); both are NaN for n = 1.
     """
     groups = table.groupby(by, sort=False, dropna=False)[of]
     n, sd = groups.size(), groups.std()
@@ -174,10 +189,20 @@ def with_deviation(mean: pd.Series, deviation: pd.Series, digits: int = 1, more:
 
 
 def pareto(table: pd.DataFrame, most: Sequence[str], least: Sequence[str]) -> pd.Series:
-    """Which rows no other one beats: bool, as `table` is indexed.
+    """Which rows no other one beats.
 
-    A row beats another if it is at least as good in every column, of `most` the larger and of `least` the
-    smaller, and better in one. So of equal rows all stay. Raises `ValueError` for a value that is NaN.
+    A row beats another if it is at least as good in every column and better in one. So of equal rows all
+    stay.
+
+    Args:
+        most: columns of which a larger value is better.
+        least: columns of which a smaller value is better.
+
+    Returns:
+        bool, as `table` is indexed.
+
+    Raises:
+        ValueError: a value is NaN.
     """
     values = np.concatenate([-table[list(most)].to_numpy(float), table[list(least)].to_numpy(float)], axis=1)
     if np.isnan(values).any():

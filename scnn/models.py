@@ -158,8 +158,12 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor, traces: list[Trace] | None = None) -> Output:
         """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
 
-        What every layer did, gradients included, is added to the list `traces`, if there is one. Raises
-        `ValueError` for images of another shape or type than the network's.
+        Args:
+            images: `[N, C, H, W]`.
+            traces: a list, to which what every layer did is added, gradients included.
+
+        Raises:
+            ValueError: the images have another shape or type than the network's.
         """
         return self._run(images, traces)
 

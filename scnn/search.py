@@ -84,11 +84,13 @@ _OBJECT_STORE = 80 * 2**20  # bytes; nothing large travels through it
 class Search:
     """What a search found.
 
-    `table` has a row a trial, in the order of suggestion: the parameters; `status`, which is "finished" or
-    "stopped" (early); `epochs` trained; and on the validation clips, after the last of them, `accuracy`,
-    `sparsity_first` and `sparsity_all`, all in 0..1. `test_accuracy` is there for the chosen trial alone.
-    `best` is the chosen one: of the finished trials that of the highest validation accuracy, and of several
-    such the sparsest. With further `objectives` the table has a column for each.
+    Attributes:
+        table: a row a trial, in the order of suggestion: the parameters; `status`, which is "finished" or
+            "stopped" (early); `epochs` trained; and on the validation clips, after the last of them,
+            `accuracy`, `sparsity_first` and `sparsity_all`, all in 0..1. `test_accuracy` is there for the
+            chosen trial alone. With further `objectives` there is a column for each.
+        best: the chosen trial: of the finished ones that of the highest validation accuracy, and of several
+            such the sparsest.
     """
 
     table: pd.DataFrame
@@ -111,31 +113,38 @@ def search(
 ) -> Search:
     """Train `trials` variations of `base` and choose the one of the highest validation accuracy.
 
-    base: what is not searched over; its validation clips guide the search, its test clips do not. The
-        accuracy is that of its `readout`.
-    space: of each parameter a tuple (lowest, highest), both included, or a list of choices.
-    kind: "random", or "tpe", Optuna's tree-structured Parzen estimator, which learns from earlier trials.
-    objectives: one or more of `OBJECTIVES`, the accuracy among them. With several, "tpe" looks for trials
-        that no other beats in all of them (`scnn.metrics.pareto` finds these in the table), and no trial is
-        stopped early, as one that is less accurate may be cheaper.
-    seed: of the suggestions. The seed of the trainings is that of `base`.
-    grace, reduction: of ASHA, the asynchronous successive halving. After `grace` epochs, and after
-        `reduction` times as many again and again, a trial goes on only if it is among the best
-        1 / `reduction` of the trials that have reached it so far.
-    address: of a Ray cluster, HOST:PORT or "auto", to be called on one of its machines. None starts Ray here.
-    storage: folder or URI (s3://...) that all machines reach. There the state of every unfinished training is
-        kept, so that another machine can go on with it. Not needed on one machine, or where SCNN_HOME is
-        shared.
-    max_concurrent: trials at once, by default one for each CPU. A trial uses one CPU, and one thread of it.
-
     Suggestion n depends on the seed, on n and, for "tpe", on the results known by then. So a random search
     always tries the same parameters; "tpe" does so with `max_concurrent` 1, and where several trials run at
     once, their order of arrival matters. What ASHA stops depends on that order for both kinds.
 
     An interrupted search (Ctrl-C, a kill, a lost machine) goes on with the same call, and a call with more
-    trials adds to it: what ended is read, what was under way resumes after its last epoch. Raises
-    `ValueError` for parameters, listing what is valid, and for a damaged or foreign folder of the search,
-    naming it; `RuntimeError` if a trial failed.
+    trials adds to it: what ended is read, what was under way resumes after its last epoch.
+
+    Args:
+        base: what is not searched over; its validation clips guide the search, its test clips do not. The
+            accuracy is that of its `readout`.
+        space: of each parameter a tuple (lowest, highest), both included, or a list of choices.
+        trials: how many, with those of earlier calls.
+        kind: "random", or "tpe", Optuna's tree-structured Parzen estimator, which learns from earlier trials.
+        objectives: one or more of `OBJECTIVES`, the accuracy among them. With several, "tpe" looks for trials
+            that no other beats in all of them (`scnn.metrics.pareto` finds these in the table), and no trial
+            is stopped early, as one that is less accurate may be cheaper.
+        seed: of the suggestions. The seed of the trainings is that of `base`.
+        grace: epochs before ASHA, the asynchronous successive halving, stops a trial.
+        reduction: after `grace` epochs, and after `reduction` times as many again and again, a trial goes on
+            only if it is among the best 1 / `reduction` of the trials that have reached it so far.
+        address: of a Ray cluster, HOST:PORT or "auto", to be called on one of its machines. None starts Ray
+            here.
+        storage: folder or URI (s3://...) that all machines reach. There the state of every unfinished
+            training is kept, so that another machine can go on with it. Not needed on one machine, or where
+            SCNN_HOME is shared.
+        max_concurrent: trials at once, by default one for each CPU. A trial uses one CPU, and one thread of
+            it.
+
+    Raises:
+        ValueError: parameters are not valid, and the message lists what is; or the search's folder is damaged
+            or foreign, and the message names it.
+        RuntimeError: a trial failed.
     """
     distributions = _check(base, space, trials, kind, seed, grace, reduction, address, max_concurrent)
     objectives = _check_objectives(objectives)

@@ -43,18 +43,31 @@ class Diverged(ValueError):
 
 @dataclass(frozen=True)
 class Training:
-    """How a network is trained; the defaults are the paper's. Raises `ValueError` naming the parameter."""
+    """How a network is trained; the defaults are the paper's.
+
+    Attributes:
+        epochs: how often all recordings are seen.
+        batch_size: recordings.
+        learning_rate: Adam's.
+        schedule: of the learning rate, one of `SCHEDULES`: "cosine" falls to 0 over the epochs; "onecycle"
+            rises first, and changes at each step (Smith and Topin, 2019).
+        seed: of the order of the recordings, and of what is drawn for them.
+        weight_decay: AdamW's; 0: Adam.
+        dropout: share of the last layer's inputs that are blanked in training.
+        spike_penalty: what spikes cost beside wrong answers, see `synaptic_operations`.
+
+    Raises:
+        ValueError: a parameter is not valid; the message names it.
+    """
 
     epochs: int = 20
-    batch_size: int = 16  # recordings
-    learning_rate: float = 1.0e-3  # Adam's
-    # Of the learning rate, one of SCHEDULES: cosine falls to 0 over the epochs; onecycle rises first, and
-    # changes at each step (Smith and Topin, 2019).
+    batch_size: int = 16
+    learning_rate: float = 1.0e-3
     schedule: str = "constant"
-    seed: int = 0  # of the order of the recordings, and of what is drawn for them
-    weight_decay: float = 0.0  # AdamW's; 0: Adam
-    dropout: float = 0.0  # share of the last layer's inputs that are blanked in training
-    spike_penalty: float = 0.0  # what spikes cost beside wrong answers, see `synaptic_operations`
+    seed: int = 0
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    spike_penalty: float = 0.0
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -85,8 +98,10 @@ class Training:
 def loss(output: Output, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the output membranes, summed over the time steps and averaged over the recordings.
 
-    `labels` are int64 `[N]`, or shares of the classes `[N, classes]`. For a ReLU network it is the cross-
-    entropy of the logits.
+    For a ReLU network it is the cross-entropy of the logits.
+
+    Args:
+        labels: int64 `[N]`, or shares of the classes `[N, classes]`.
     """
     steps = output.membrane.shape[0]
     repeated = labels.repeat(steps, *[1] * (labels.dim() - 1))
@@ -104,11 +119,15 @@ def distilled(output: Output, targets: torch.Tensor, soft: torch.Tensor) -> torc
 def synaptic_operations(network: Network, traces: Sequence[Trace]) -> torch.Tensor:
     """Additions that the spikes of a batch cause in the next layers, for a recording on average; a scalar.
 
-    As `scnn.metrics.activity` counts them, but that a neuron at a border counts as one inside. `traces` are
-    those of `network` over the batch, and the gradient reaches its weights through the surrogate. A
-    `spike_penalty` p makes the loss, with the operations S and S_0, those before the training,
+    As `scnn.metrics.activity` counts them, but that a neuron at a border counts as one inside. The gradient
+    reaches the weights through the surrogate. A `spike_penalty` p makes the loss::
 
         T (CE + p S / S_0)
+
+    with the operations S and S_0, those before the training.
+
+    Args:
+        traces: of its layers over the batch.
     """
     fans = [
         after.units * (after.kernel / after.stride) ** 2 if after.kernel else after.units
@@ -121,7 +140,10 @@ def synaptic_operations(network: Network, traces: Sequence[Trace]) -> torch.Tens
 def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
     """Evidence for each class, `[N, classes]`: spikes counted over time, or the membrane's sum over time.
 
-    Raises `ValueError` for a readout not in `READOUTS`. A ReLU network has its logits in either case.
+    A ReLU network has its logits in either case.
+
+    Raises:
+        ValueError: the readout is not in `READOUTS`.
 
     >>> spikes = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]])  # of two classes at two time steps
     >>> scores(Output(spikes, membrane=spikes))
@@ -133,9 +155,12 @@ def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
 
 
 def answer(output: Output, readout: str = "spikes") -> tuple[torch.Tensor, torch.Tensor]:
-    """The class of most evidence and the confidence in it, 0..1: int64 and float32 `[N]`.
+    """The class of most evidence and the confidence in it.
 
     The confidence is that class' share in the softmax of the output membranes, averaged over the time steps.
+
+    Returns:
+        Classes, int64 `[N]`, and confidences, float32 `[N]` in 0..1.
     """
     best = scores(output, readout).argmax(dim=1)
     shares = torch.softmax(output.membrane, dim=-1).mean(dim=0)
@@ -179,10 +204,15 @@ def step(
     soft: torch.Tensor | None = None,
     per_operation: float = 0.0,
 ) -> tuple[float, int]:
-    """One update of the weights by a batch; its loss, and how many of its recordings were right before it.
+    """One update of the weights by a batch.
 
-    `labels` as in `loss`; with a teacher's answers `soft` the loss is that of `distilled`. At each time step
-    `per_operation` is added for every one of the `synaptic_operations`.
+    Args:
+        labels: as in `loss`.
+        soft: a teacher's answers; with them the loss is that of `distilled`.
+        per_operation: added to the loss at each time step for every one of the `synaptic_operations`.
+
+    Returns:
+        The batch's loss, and how many of its recordings were right before the update.
     """
     traces: list[Trace] | None = [] if per_operation else None
     output = network(images, traces)
@@ -235,17 +265,27 @@ def fit(
     augmentation: Augmentation | None = None,
     teachers: Sequence[Network] = (),
 ) -> list[dict[str, float]]:
-    """Train `network` in place on `images` `[N, C, H, W]` and `labels` `[N]`; the history, a row an epoch.
+    """Train `network` in place.
 
-    With an `augmentation`, `images` are `[N, K, C, H, W]`, K copies of each, of which each step draws one and
-    changes it further, and a label of -1 means none of the classes. `teachers` are networks whose softened
-    answers are learnt, too. Weights that ask for no gradient stay as they are.
+    After each epoch the network is evaluated on `held_out`, and everything needed to go on is written to the
+    file `state`. If that file exists, training resumes after its last epoch, and ends with the weights that
+    it would have had without a break. Weights that ask for no gradient stay as they are.
 
-    After each epoch the network is evaluated on `held_out` (images, labels), and everything needed to go on
-    is written to the file `state`. If that file exists, training resumes after its last epoch, and ends
-    with the weights that it would have had without a break. A progress bar labelled `progress` is shown on
-    a terminal. `on_epoch` is called with the network and the history so far, after each epoch and where
-    training goes on. Raises `Diverged`, naming epoch and learning rate, where the loss stops being finite.
+    Args:
+        images: `[N, C, H, W]`; with an `augmentation` `[N, K, C, H, W]`, K copies of each.
+        labels: `[N]`; with an `augmentation` -1 means none of the classes.
+        held_out: images and labels to evaluate on.
+        state: the file to go on from.
+        progress: label of the progress bar, which is shown on a terminal.
+        on_epoch: called with the network and the history so far, after each epoch and where training goes on.
+        augmentation: each step draws one of the copies of an image and changes it further.
+        teachers: networks whose softened answers are learnt, too.
+
+    Returns:
+        The history, a row an epoch.
+
+    Raises:
+        Diverged: the loss stops being finite; the message names epoch and learning rate.
     """
     optimizer = adam(network, training.learning_rate, training.weight_decay)
     network.dropout = training.dropout
@@ -326,10 +366,13 @@ def _diverged(training: Training, epoch: int) -> Diverged:
 
 
 def save_network(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
-    """Write weights and description to a safetensors file; `about` is any JSON to keep beside them.
+    """Write weights and description to a safetensors file.
 
-    Of `about`, `check_about` looks at what `scnn predict` needs. The file's header is plain JSON text, and
-    holds all that `load_network` needs, with a checksum of the whole. Equal networks give equal files.
+    The file's header is plain JSON text, and holds all that `load_network` needs, with a checksum of the
+    whole. Equal networks give equal files.
+
+    Args:
+        about: any JSON to keep beside them; `check_about` looks at what `scnn predict` needs of it.
     """
     check_about(about or {}, network)
     kept = {"network": _description(network), "about": about or {}}
@@ -341,8 +384,10 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
 
     Nothing in the file is ever executed.
 
-    Raises `FileNotFoundError`, and `ValueError` with the reason for a file that is damaged or altered, was
-    not written by `save_network`, or whose weights do not fit its description or are not finite.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or altered, was not written by `save_network`, or its weights do not
+            fit its description or are not finite; the message gives the reason.
     """
     kept, weights = load_tensors(Path(path), FORMAT)
     try:
@@ -371,12 +416,13 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
 def check_about(about: dict[str, Any], network: Network) -> None:
     """Check what is said beside `network` about its recordings, as far as it is there.
 
-    classes: a name for each output, which a terminal can print.
-    sample_rate: Hz.
-    normalization: None, or mean and deviation.
-    experiment: a dictionary whose `features` are those of the network's images.
+    Args:
+        about: a dictionary, in which `classes` has a name for each output, which a terminal can print;
+            `sample_rate` is in Hz; `normalization` is None, or mean and deviation; and `experiment` is a
+            dictionary whose `features` are those of the network's images.
 
-    Raises `ValueError` naming the entry.
+    Raises:
+        ValueError: an entry is not so; the message names it.
     """
     if not isinstance(about, dict):
         raise ValueError(f"about must be a dictionary, not {about!r}")
