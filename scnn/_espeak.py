@@ -20,9 +20,12 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Speaker:
-    """One voice, such as "en-us+f3".
+    """One voice.
 
-    data: the folder of eSpeak NG's data. eSpeak NG has room for some 150 letters, so it is better relative.
+    Args:
+        voice: its name, such as "en-us+f3".
+        data: the folder of eSpeak NG's data. eSpeak NG has room for some 150 letters, so it is better
+            relative.
     """
 
     def __init__(self, library: str, data: str, voice: str) -> None:
@@ -40,8 +43,10 @@ class Speaker:
     def say(self, word: str, speed: int, pitch: int, pitch_range: int) -> np.ndarray:
         """The word as float64 [samples] at 8 kHz.
 
-        speed: words per minute.
-        pitch, pitch_range: 0 to 99; 50 is the voice's own.
+        Args:
+            speed: words per minute.
+            pitch: 0 to 99; 50 is the voice's own.
+            pitch_range: 0 to 99; 50 is the voice's own.
         """
         # At its full volume some voices are clipped.
         for number, value in ((_SPEED, speed), (_VOLUME, 40), (_PITCH, pitch), (_RANGE, pitch_range)):

@@ -14,8 +14,9 @@ from typing import Any
 def import_torchaudio() -> ModuleType:
     """Import torchaudio, leaving out its compiled extension where, and only where, that cannot be loaded.
 
-    Raises whatever else the import raises: ModuleNotFoundError where torchaudio is not installed, and every
-    error that does not come from loading a library of its own.
+    Raises:
+        ModuleNotFoundError: torchaudio is not installed.
+        Exception: whatever else the import raises that does not come from loading a library of its own.
     """
     try:
         return importlib.import_module("torchaudio")
