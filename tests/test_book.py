@@ -19,11 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from scnn import book
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [
-    str(ROOT),
-    str(ROOT / "book" / "_ext"),
-]  # what runs and renders the pages, outside the package
-import docstrings  # noqa: E402
+sys.path.insert(0, str(ROOT))  # what runs and renders the pages, outside the package
 
 from book import rendering, running  # noqa: E402
 from book.__main__ import main  # noqa: E402
@@ -671,49 +667,3 @@ def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch, ca
 def test_rendering_before_any_run_says_what_to_do(project, capsys):
     assert main(["render"], project) == 2
     assert re.search(r"_build/runs holds no page .*python -m book run.*--paper", capsys.readouterr().err)
-
-
-# --- the docstrings on the API page -----------------------------------------------------------------------
-
-
-def test_a_legend_below_args_is_a_legend():
-    plain = ["Args:", "    image: a row", "        and more", "    levels: two"]
-    legend = ["``image``", "    a row", "    and more", "``levels``", "    two", ""]
-    assert docstrings.convert(plain) == legend
-
-
-def test_an_example_stays_as_it_is():
-    example = [">>> spikes, _ = leaky(*given, num_steps=4)", ">>> spikes", "tensor([0., 1.])"]
-    assert docstrings.convert(["Units:", "", *example]) == ["Units:", "", *example, ""]
-
-
-def test_a_plain_docstring_becomes_restructured_text():
-    plain = """Leaky units.
-
-    U[t] = beta U[t-1] * I[t]
-
-kind, slope: `mfcc` or *other*, of the |U|
-    it continues, in the units_ of
-    - first
-    - second
-seed: 0
-Text with `code` and trailing_ underscores."""
-    assert docstrings.convert(plain.replace("seed: 0\n", "seed: 0\n\n").split("\n")) == [
-        "Leaky units.",
-        "",
-        "::",
-        "",
-        "    U[t] = beta U[t-1] * I[t]",
-        "",
-        "``kind``, ``slope``",
-        r"    ``mfcc`` or \*other\*, of the \|U\|",
-        r"    it continues, in the units\_ of",
-        "",
-        "    - first",
-        "    - second",
-        "``seed``",
-        "    0",
-        "",
-        r"Text with ``code`` and trailing\_ underscores.",
-        "",
-    ]

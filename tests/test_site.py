@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
 
 sys.path[:0] = [str(ROOT / "book" / "_ext"), str(ROOT / "book")]
-import docstrings  # noqa: E402
 import hero  # noqa: E402
 import pages  # noqa: E402
 
@@ -170,11 +169,6 @@ def test_every_page_keeps_its_text_and_outputs(path):
     assert text.count("## What we found") == 1
     first = next(i for i, cell in enumerate(after["cells"]) if cell["cell_type"] == "code")
     assert any("what we found" in cell["source"].lower() for cell in after["cells"][: first + 2])
-
-
-def test_a_list_in_a_docstring_ends_where_its_indentation_does():
-    plain = ["Holds", "- a", "  more", "- b", "and text"]
-    assert docstrings.convert(plain) == ["Holds", "", "- a", "  more", "- b", "", "and text", ""]
 
 
 # --- the landing page -------------------------------------------------------------------------------------
