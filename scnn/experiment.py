@@ -465,10 +465,11 @@ COLUMNS = [
 def table(records: Sequence[Record]) -> pd.DataFrame:
     """The records as a table, a row a training, in their order and each once.
 
-    Columns: what was trained (as in `Experiment`; `architecture` in the paper's notation, `features` and
-    `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`, `commit`,
-    what goes `beyond` the paper (JSON of the fields that have no column, where they differ from their
-    defaults), and the experiment's `digest`.
+    Returns:
+        Columns for what was trained (as in `Experiment`; `architecture` in the paper's notation, `features`
+        and `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`,
+        `commit`, what goes `beyond` the paper (JSON of the fields that have no column, where they differ from
+        their defaults), and the experiment's `digest`.
     """
     rows = []
     for record in {each.folder: each for each in records}.values():
