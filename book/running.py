@@ -89,6 +89,8 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
             failure = f"the kernel died: {error}"
         except RuntimeError as error:  # of one that did not start
             failure = f"no kernel: {error}"
+        finally:
+            del os.environ[ROWS]  # a notebook that is run by other means leaves nothing there
         print(f"{line}: {'failed' if failure else 'ok'}, {time.monotonic() - started:.1f} s", flush=True)
         if failure:
             failures.append(f"{job.source}, {failure}\n    The run up to there: {partial}")
