@@ -90,7 +90,7 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
         except RuntimeError as error:  # of one that did not start
             failure = f"no kernel: {error}"
         finally:
-            del os.environ[ROWS]  # a notebook that is run by other means leaves nothing there
+            os.environ.pop(ROWS, None)  # a notebook that is run by other means leaves nothing there
         print(f"{line}: {'failed' if failure else 'ok'}, {time.monotonic() - started:.1f} s", flush=True)
         if failure:
             failures.append(f"{job.source}, {failure}\n    The run up to there: {partial}")
