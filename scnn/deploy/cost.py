@@ -60,10 +60,8 @@ def word(target: measure.CortexM, clips: Sequence[np.ndarray], memory: bool = Tr
     own = _of_network(table.index)
     accesses = math.nan
     if memory:
-        target.count_accesses()
         target.run(clips[0])
-        counted = target.accesses or {}
-        accesses = sum(sum(counted.get(name, [])) for name in own)
+        accesses = target.words_accessed(own)
     layers = [float(table[f"layer_{i + 1}"]) for i in range(len(target.program.layers))]
     size = measure.sizes(target)
     network = float(table[own].sum())
