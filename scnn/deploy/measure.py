@@ -11,7 +11,7 @@ All three run the same sources with `harness.c`, which logs the image and every 
 import bisect
 import ctypes
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,6 @@ class CortexM(Target):
 
     Attributes:
         counts: the instructions of the last run, by function.
-        accesses: after `count_accesses`, its loads and stores: words of constants, and of RAM.
     """
 
     def __init__(
@@ -188,7 +187,6 @@ class CortexM(Target):
         self._starts = sorted((address, name) for name, (address, _) in self._elf.functions.items())
         self._blocks: dict[tuple[int, int], int] = {}
         self.counts: dict[str, int] = {}
-        self.accesses: dict[str, list[int]] | None = None
         models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
         # Of any type, as Unicorn's own forgets what it makes for ARM.
         self._machine: Any = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
@@ -199,33 +197,18 @@ class CortexM(Target):
             self._machine.mem_write(address, data)
         self._machine.hook_add(UC_HOOK_BLOCK, self._count)
 
-    def count_accesses(self) -> None:
-        """From now on count loads and stores as well, which takes longer."""
-        from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE
-
-        self.accesses = {}
-        self._machine.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._access)
-        self._machine.ctl_flush_tb()  # code that has run was translated without the hook
-
     def _count(self, machine, address, size, user) -> None:
         """A block of instructions without a branch inside is about to be executed."""
         self._blocks[address, size] = self._blocks.get((address, size), 0) + 1
-        self._block = address
-
-    def _access(self, machine, kind, address, size, value, user) -> None:
-        self._accessed.setdefault(self._block, [0, 0])[address >= RAM] += 1
 
     def _function(self, address: int) -> str:
         return self._starts[bisect.bisect(self._starts, (address, "\U0010ffff")) - 1][1]
 
-    def _length(self, address: int, size: int) -> int:
-        """Instructions in `size` bytes of code: of Thumb, each of 2 bytes or of 4."""
-        halves = struct.unpack(f"<{size // 2}H", self._machine.mem_read(address, size))
-        count = at = 0
-        while at < len(halves):
-            at += 2 if halves[at] >> 11 >= 0b11101 else 1
-            count += 1
-        return count
+    def _thumb(self, address: int, size: int) -> Iterator[tuple[int, int]]:
+        """The Thumb instructions in `size` bytes of code: two bytes, and two more, or 0."""
+        halves = iter(struct.unpack(f"<{size // 2}H", self._machine.mem_read(address, size)))
+        for half in halves:
+            yield half, next(halves, 0) if half >> 11 >= 0b11101 else 0
 
     def words_accessed(self, names: Collection[str]) -> int:
         """Words that functions of these names loaded and stored in the last run, by their instructions.
@@ -233,25 +216,7 @@ class CortexM(Target):
         Unicorn's own hook for memory never returns from some layouts of code. One that is skipped counts.
         """
         own = [block for block in self._blocks if self._function(block[0]) in names]
-        return sum(self._blocks[block] * self._words(*block) for block in own)
-
-    def _words(self, address: int, size: int) -> int:
-        """Words that `size` bytes of Thumb code load and store."""
-        halves = struct.unpack(f"<{size // 2}H", self._machine.mem_read(address, size))
-        words = at = 0
-        while at < len(halves):
-            half = halves[at]
-            if half >> 11 >= 0b11101:  # four bytes
-                if half >> 9 == 0b1110100:  # two registers, or a list of them
-                    words += 2 if half & 0x40 else halves[at + 1].bit_count()
-                words += half >> 9 == 0b1111100
-                at += 2
-                continue
-            words += half >> 11 == 0b01001 or half >> 12 in (5, 6, 7, 8, 9)
-            if half & 0xF600 == 0xB400 or half >> 12 == 0b1100:  # push and pop, or a list
-                words += (half & (0x1FF if half >> 12 == 0b1011 else 0xFF)).bit_count()
-            at += 1
-        return words
+        return sum(self._blocks[block] * sum(map(_words, self._thumb(*block))) for block in own)
 
     def _write(self, data: bytes) -> None:
         self._machine.mem_write(self._elf.objects["scnn_samples"][0], data)
@@ -263,7 +228,6 @@ class CortexM(Target):
         from unicorn import arm_const as arm
 
         self._blocks.clear()
-        self._accessed: dict[int, list[int]] = {}
         machine, end = self._machine, 0x3FFFF0
         machine.reg_write(arm.UC_ARM_REG_SP, RAM + (1 << 22))
         machine.reg_write(arm.UC_ARM_REG_LR, end | 1)
@@ -272,14 +236,23 @@ class CortexM(Target):
         self.counts = {}
         for (address, size), times in self._blocks.items():
             name = self._function(address)
-            self.counts[name] = self.counts.get(name, 0) + times * self._length(address, size)
-        if self.accesses is not None:
-            self.accesses = {}
-            for address, (constants, ram) in self._accessed.items():
-                of = self.accesses.setdefault(self._function(address), [0, 0])
-                of[0], of[1] = of[0] + constants, of[1] + ram
+            self.counts[name] = self.counts.get(name, 0) + times * sum(1 for _ in self._thumb(address, size))
         answer = machine.reg_read(arm.UC_ARM_REG_R0)
         return answer - (1 << 32) if answer >> 31 else answer
+
+
+def _words(instruction: tuple[int, int]) -> int:
+    """Words that an instruction of `CortexM._thumb` loads or stores."""
+    half, rest = instruction
+    if half >> 11 >= 0b11101:
+        if half >> 9 == 0b1110100:  # two registers, or a list of them
+            return 2 if half & 0x40 else rest.bit_count()
+        return int(half >> 9 == 0b1111100)
+    if half & 0xF600 == 0xB400:  # push and pop
+        return (half & 0x1FF).bit_count()
+    if half >> 12 == 0b1100:  # a list
+        return (half & 0xFF).bit_count()
+    return int(half >> 11 == 0b01001 or 5 <= half >> 12 <= 9)
 
 
 class Elf:
