@@ -169,6 +169,22 @@ def write_json(path: Path, content: Any) -> None:
         file.write_text(text, encoding="utf-8")
 
 
+def read_whole(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a file of more than `largest` bytes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise ValueError(f"{path}: of {size} bytes, more than the {largest} that are read")
+        return file.read(size)
+
+
 def save_tensors(path: Path, form: str, about: Any, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file of tensors (float32 or bool) and of what they are, `about`, any JSON.
 
@@ -190,14 +206,7 @@ def load_tensors(path: Path, form: str, largest: int = LARGEST_FILE) -> tuple[An
         ValueError: with the reason, for a file of more than `largest` bytes, that is of another format than
             `form`, or that does not say what was written.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    # Read here, as safetensors opens no file whose name is not UTF-8.
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > largest:
-            raise ValueError(f"{path}: of {size} bytes, more than the {largest} that are read")
-        content = file.read(size)
+    content = read_whole(path, largest)  # as safetensors opens no file whose name is not UTF-8
     try:
         header = _header(content)
         found, about = header.get("format"), header.get("about")

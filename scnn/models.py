@@ -165,16 +165,6 @@ class Network(nn.Module):
         Raises:
             ValueError: the images have another shape or type than the network's.
         """
-        return self._run(images, traces)
-
-    @torch.no_grad()
-    def trace(self, images: torch.Tensor) -> list[Trace]:
-        """What every layer did for `images` `[N, C, H, W]`: whole maps, nothing left out."""
-        traces: list[Trace] = []
-        self._run(images, traces)
-        return traces
-
-    def _run(self, images: torch.Tensor, traces: list[Trace] | None) -> Output:
         self._check_images(images)
         traced = traces is not None
         padded = any(layer.padding for layer in self.layers)
@@ -213,6 +203,13 @@ class Network(nn.Module):
             if traces is not None:
                 traces.append(Trace(layer.name, current, membrane, spikes))
         return Output(None, current) if membrane is None else Output(spikes, membrane)
+
+    @torch.no_grad()
+    def trace(self, images: torch.Tensor) -> list[Trace]:
+        """What every layer did for `images` `[N, C, H, W]`: whole maps, nothing left out."""
+        traces: list[Trace] = []
+        self(images, traces)
+        return traces
 
     def _check_images(self, images: torch.Tensor) -> None:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.input_shape:

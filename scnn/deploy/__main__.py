@@ -1,7 +1,6 @@
 """Check the C of a network bit by bit on all targets, and measure it on a Cortex-M."""
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from scnn.deploy import compiler, cost, load_program, measure, report, second
 from scnn.deploy.frontend import pcm
 from scnn.experiment import PRETRAINED
 from scnn.features import extract
+from scnn.files import write_json
 from scnn.training import READOUTS, load_network
 
 
@@ -74,8 +74,7 @@ def main() -> int:
     if missing:
         print(f"not compared, as this machine lacks them: {', '.join(missing)}")
     wrong = sum(row.get("different", 0) + row.get("miscounted", 0) for row in result["second"].values())
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1))
+    write_json(options.out, result)
     print(f"\n{options.out} written after {time.perf_counter() - start:.0f} s")
     return int(any(result["different"].values()) or wrong > 0)
 

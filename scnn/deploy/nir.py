@@ -28,7 +28,6 @@ Networks with them are refused.
 import hashlib
 import io
 import json
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ import nir
 import numpy as np
 import torch
 
-from scnn.files import LARGEST_FILE, atomic_write, canonical, parse_json
+from scnn.files import LARGEST_FILE, atomic_write, canonical, parse_json, read_whole
 from scnn.models import Network
 from scnn.neurons import Neuron
 from scnn.quantization import weight_of
@@ -185,13 +184,7 @@ def _checksum(network: Network, about: dict[str, Any]) -> str:
 
 def _parsed(path: Path) -> nir.NIRGraph:
     """The graph of a file, whatever it is, its shapes checked by nir."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGEST_FILE:
-            raise ValueError(f"{path}: of {size} bytes, more than the {LARGEST_FILE} that are read")
-        content = io.BytesIO(file.read(size))
+    content = io.BytesIO(read_whole(path))
     try:
         if (unpacked := _unpacked(content)) > LARGEST_FILE:
             raise ValueError(f"its arrays take {unpacked} bytes, more than the {LARGEST_FILE} that are read")
