@@ -13,18 +13,18 @@ import soxr
 from scnn.deploy.frontend import pcm
 
 # Frames are of 10 ms. Levels are sums of energies in whole numbers, the same ones on every machine.
-_FRAMES = 100  # a second
-_HIGHPASS = 150  # Hz: below are hum, wind and rumble, and the offset of a sound card
-_COEFFICIENT, _FRACTION = 22, 10  # bits behind the point: of the filter's factors and samples
-_OPEN, _CLOSE = 6, 3  # in 1/4 floors, of ten frames where a level is of three: 7 and 4 dB above the floor
-_QUIET = 10**-5.5  # the floor that is expected (-55 dB of full scale) before one is known
-_LOWEST = 10**-7.0  # no floor is lower (-70 dB)
-_SHORT, _LONG = 3, 10  # frames over which the level and the floor are summed
-_MEMORY = 15  # tens of frames in which the floor is looked for: longer than a word
-_KNOWN = 30  # frames after which it is known
-_HANGOVER = 25  # quiet frames that end a word: longer than the pause before the t of "eight"
-_BEFORE, _AFTER = 12, 8  # frames that are kept before the gate opens, as an f or th is weak, and at the end
-_SHORTEST, _LONGEST = 6, 250  # frames above the threshold for a word, and frames after which one is cut
+FRAMES = 100  # a second
+HIGHPASS = 150  # Hz: below are hum, wind and rumble, and the offset of a sound card
+COEFFICIENT, FRACTION = 22, 10  # bits behind the point: of the filter's factors and samples
+OPEN, CLOSE = 6, 3  # in 1/4 floors, of ten frames where a level is of three: 7 and 4 dB above the floor
+QUIET = 10**-5.5  # the floor that is expected (-55 dB of full scale) before one is known
+LOWEST = 10**-7.0  # no floor is lower (-70 dB)
+SHORT, LONG = 3, 10  # frames over which the level and the floor are summed
+MEMORY = 15  # tens of frames in which the floor is looked for: longer than a word
+KNOWN = 30  # frames after which it is known
+HANGOVER = 25  # quiet frames that end a word: longer than the pause before the t of "eight"
+BEFORE, AFTER = 12, 8  # frames that are kept before the gate opens, as an f or th is weak, and at the end
+SHORTEST, LONGEST = 6, 250  # frames above the threshold for a word, and frames after which one is cut
 
 
 class Segment(NamedTuple):
@@ -64,22 +64,22 @@ class Gate:
     []
     """
 
-    def __init__(self, sample_rate: int = 8000, longest: int = _LONGEST) -> None:
+    def __init__(self, sample_rate: int = 8000, longest: int = LONGEST) -> None:
         if sample_rate < 1000:
             raise ValueError(f"sample_rate={sample_rate}: must be 1000 Hz or more")
-        if longest < _HANGOVER + _SHORTEST:
-            raise ValueError(f"longest={longest}: must be {_HANGOVER + _SHORTEST} frames or more")
+        if longest < HANGOVER + SHORTEST:
+            raise ValueError(f"longest={longest}: must be {HANGOVER + SHORTEST} frames or more")
         self.sample_rate, self.longest = sample_rate, longest
-        self.length = sample_rate // _FRAMES
+        self.length = sample_rate // FRAMES
         self.coefficients = _highpass(sample_rate)
-        full = 2**30 * _LONG * self.length  # the energy of ten frames of full scale
-        self.quiet, self.lowest = round(_QUIET * full), round(_LOWEST * full)
+        full = 2**30 * LONG * self.length  # the energy of ten frames of full scale
+        self.quiet, self.lowest = round(QUIET * full), round(LOWEST * full)
         self._kept = np.zeros(0, dtype=np.float32)  # samples from frame `_first` on
         self._state: tuple[int, int, int, int] | None = None  # two x and y
         self._energy = self._filled = 0  # of the frame that is not complete yet, and its samples
         self._first = self._next = 0  # frames: the first that is kept, and the next to be looked at
-        self._energies: deque[int] = deque(maxlen=_LONG)
-        self._floors: deque[int] = deque(maxlen=_MEMORY)
+        self._energies: deque[int] = deque(maxlen=LONG)
+        self._floors: deque[int] = deque(maxlen=MEMORY)
         self._free = 0  # the frame from which on nothing belongs to a segment yet
         self._opened: int | None = None
 
@@ -105,7 +105,7 @@ class Gate:
                 found += self._step()
                 self._next += 1
                 self._energy = self._filled = 0
-        keep = (self._next if self._opened is None else self._opened) - _BEFORE
+        keep = (self._next if self._opened is None else self._opened) - BEFORE
         if keep > self._first:
             self._kept = self._kept[(keep - self._first) * self.length :]
             self._first = keep
@@ -120,40 +120,40 @@ class Gate:
         x1, x2, y1, y2 = self._state or (samples[0], samples[0], 0, 0)
         g, e, h = self.coefficients
         for x in samples:
-            d = (x - 2 * x1 + x2) << _FRACTION
-            lost = (g * d >> _COEFFICIENT) + (e * y1 >> _COEFFICIENT) - (h * y2 >> _COEFFICIENT)
+            d = (x - 2 * x1 + x2) << FRACTION
+            lost = (g * d >> COEFFICIENT) + (e * y1 >> COEFFICIENT) - (h * y2 >> COEFFICIENT)
             y1, y2 = d + 2 * y1 - y2 - lost, y1
             x1, x2 = x, x1
-            self._energy += (y1 >> _FRACTION) ** 2
+            self._energy += (y1 >> FRACTION) ** 2
         self._state = x1, x2, y1, y2
         self._filled += len(samples)
 
     def _step(self) -> list[Segment]:
-        self._energies.extend([self._energy] * (1 if self._energies else _LONG))
-        level, floor = sum(list(self._energies)[-_SHORT:]), sum(self._energies)
-        if self._next % _LONG == 0:
+        self._energies.extend([self._energy] * (1 if self._energies else LONG))
+        level, floor = sum(list(self._energies)[-SHORT:]), sum(self._energies)
+        if self._next % LONG == 0:
             self._floors.append(floor)
         self._floors[-1] = min(self._floors[-1], floor)
         self._floor = max(min(self._floors), self.lowest)
-        if self._next < _KNOWN:
+        if self._next < KNOWN:
             self._floor = min(self._floor, self.quiet)
         if self._opened is None:
-            if 4 * level <= _OPEN * self._floor:
+            if 4 * level <= OPEN * self._floor:
                 return []
             self._opened, self._peak, self._above = self._next, 0, 0
-        if 4 * level > _CLOSE * self._floor:
+        if 4 * level > CLOSE * self._floor:
             self._last = self._next
-        self._above += 4 * level > _OPEN * self._floor
+        self._above += 4 * level > OPEN * self._floor
         self._peak = max(self._peak, level)
-        if self._next - self._last >= _HANGOVER or self._next - self._opened >= self.longest:
+        if self._next - self._last >= HANGOVER or self._next - self._opened >= self.longest:
             return self._end(self._opened, self._next + 1)
         return []
 
     def _end(self, opened: int, heard: int) -> list[Segment]:
         """The segment that `opened` there, if it is one, when so many frames have been heard."""
-        start, end = max(opened - _BEFORE, self._free, 0), min(self._last + 1 + _AFTER, heard)
+        start, end = max(opened - BEFORE, self._free, 0), min(self._last + 1 + AFTER, heard)
         self._opened = None
-        if self._above < _SHORTEST or 4 * self._peak <= _OPEN * self._floor:
+        if self._above < SHORTEST or 4 * self._peak <= OPEN * self._floor:
             return []
         part = slice((start - self._first) * self.length, (end - self._first) * self.length)
         self._free = end
@@ -162,10 +162,10 @@ class Gate:
 
 def _highpass(sample_rate: int) -> tuple[int, int, int]:
     """What Butterworth's filter b (1 - 2/z + 1/z^2) / (1 + a/z + c/z^2) lacks to b = 1, a = -2 and c = 1."""
-    k = math.tan(math.pi * _HIGHPASS / sample_rate)
+    k = math.tan(math.pi * HIGHPASS / sample_rate)
     b = 1 / (1 + math.sqrt(2) * k + k * k)
     lacking = 1 - b, 2 - 2 * (1 - k * k) * b, 2 * math.sqrt(2) * k * b
-    g, e, h = (round(value * 2**_COEFFICIENT) for value in lacking)
+    g, e, h = (round(value * 2**COEFFICIENT) for value in lacking)
     return g, e, h
 
 

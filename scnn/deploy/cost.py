@@ -131,7 +131,7 @@ def listening(
         gate=gate,
         answer=sum(answers) / len(answers) - gate / 100,
         speaking=sum(spoken) * rate / len(stream),
-        wait=listen._HANGOVER / listen._FRAMES,
+        wait=listen.HANGOVER / listen.FRAMES,
         flash=added["code"] + added["constants"],
         ram=added["ram"],
     )

@@ -147,15 +147,15 @@ def _model(program: Program, table: Tables) -> str:
 def _stream(program: Program) -> dict[str, int | str]:
     """What the gate and the confidence are made with."""
     gate = listen.Gate(program.front_end.sample_rate)
-    spare = 32 - listen._COEFFICIENT  # a shift by 32 is none: it takes the upper half
+    spare = 32 - listen.COEFFICIENT  # a shift by 32 is none: it takes the upper half
     if max(gate.coefficients) << spare >= 2**31:
         spare = 0
     g, e, h = (value << spare for value in gate.coefficients)
     return {
-        **{name.upper(): getattr(listen, f"_{name.upper()}") for name in _GATE.split()},
+        **{name.upper(): getattr(listen, name.upper()) for name in _GATE.split()},
         "USUALLY_LONGEST": gate.longest,
         "FRAME_SAMPLES": gate.length,
-        "HIGHPASS_SHIFT": listen._COEFFICIENT + spare,
+        "HIGHPASS_SHIFT": listen.COEFFICIENT + spare,
         "HIGHPASS_G": g,
         "HIGHPASS_E": e,
         "HIGHPASS_H": h,
@@ -329,10 +329,10 @@ def _readme(program: Program, sizes: dict[str, int]) -> str:
         part = name.split("_")[1]
         part = "stream" if part in ("powers", "gains") else "front end" if not part.isdigit() else part
         groups[program.layers[int(part) - 1].name if part.isdigit() else part] += size
-    frame = 1000 // listen._FRAMES  # ms
+    frame = 1000 // listen.FRAMES  # ms
     kept, less = (
-        2 * (listen._BEFORE + 1 + longest) * (program.front_end.sample_rate // listen._FRAMES)
-        for longest in (listen._LONGEST, listen._FRAMES)
+        2 * (listen.BEFORE + 1 + longest) * (program.front_end.sample_rate // listen.FRAMES)
+        for longest in (listen.LONGEST, listen.FRAMES)
     )
     rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
     return f"""# {program.architecture} in C
@@ -349,9 +349,9 @@ cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c scnn_stream.c
 
 An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_recognise` (see `scnn.h`).
 One that listens all the time compiles `scnn_stream.c` too, and hands the microphone's samples to `scnn_hear`
-as they come, in pieces of any size. What is louder than the background is answered {listen._HANGOVER * frame}
-ms after its end, or "not sure". For words of up to {listen._LONGEST * frame / 1000} s that takes another
-{kept:,} bytes of RAM, and {less:,} for one second (`-DSCNN_LONGEST={listen._FRAMES}`). On a computer, a
+as they come, in pieces of any size. What is louder than the background is answered {listen.HANGOVER * frame}
+ms after its end, or "not sure". For words of up to {listen.LONGEST * frame / 1000} s that takes another
+{kept:,} bytes of RAM, and {less:,} for one second (`-DSCNN_LONGEST={listen.FRAMES}`). On a computer, a
 recording or a microphone shows it:
 
 ```bash

@@ -94,7 +94,7 @@ def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, An
             }
             for layer, macs in zip(program.layers, layer_costs(made)["macs"], strict=True)
         ],
-        "gate": {name: getattr(listen, f"_{name.upper()}") for name in GATE.split()},
+        "gate": {name: getattr(listen, name.upper()) for name in GATE.split()},
         "wasm": base64.b64encode(wasm(program)).decode(),
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 from scnn.deploy import reference
 from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program
-from scnn.listen import _LONGEST, Gate, Segment
+from scnn.listen import LONGEST, Gate, Segment
 
 CONFIDENCE = 1 << 15  # what certainty is
 STEP = 1024  # of an exponent: what a doubling is
@@ -49,7 +49,7 @@ class Stream:
         longest: as of `Gate`; for the C it is another value of SCNN_LONGEST.
     """
 
-    def __init__(self, program: Program, longest: int = _LONGEST) -> None:
+    def __init__(self, program: Program, longest: int = LONGEST) -> None:
         self.program = program
         self._gate = Gate(program.front_end.sample_rate, longest)
 
