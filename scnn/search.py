@@ -175,7 +175,15 @@ def search(
                 scheduler, rungs = FIFOScheduler(), [epochs]
             with _session(address):
                 _tune(
-                    *(base, distributions, journal, trials, kind, seed, scheduler, rungs, storage),
+                    base,
+                    distributions,
+                    journal,
+                    trials,
+                    kind,
+                    seed,
+                    scheduler,
+                    rungs,
+                    storage,
                     max_concurrent,
                 )
         _clean(base, journal, storage)  # also what a search that was killed at its end has left

@@ -61,7 +61,7 @@ def main() -> int:
             result["different"][core] = measure.verify(target, *some)
             table, sizes = measure.instructions(target, some[0]), measure.sizes(target)
             result["cores"][core] = sizes | {"instructions": table["mean"].round().to_dict()}
-            result["cores"][core]["word"] = cost.word(target, some[0])._asdict()
+            result["cores"][core]["word"] = cost.word(target, some[0], counted=table)._asdict()
             heard = cost.listening(program, folder, some[0][:10], core)._asdict()
             result["cores"][core]["listening"] = heard
             print(f"\n{core}: {result['different'][core]} of {len(few)} recordings differ; bytes: {sizes}")

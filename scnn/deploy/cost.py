@@ -51,12 +51,21 @@ class Word(NamedTuple):
     ram: int
 
 
-def word(target: measure.CortexM, clips: Sequence[np.ndarray], memory: bool = True) -> Word:
-    """The cost of recordings, int16 [n] each; `accesses` are those of the network, in the first of them.
+def word(
+    target: measure.CortexM,
+    clips: Sequence[np.ndarray],
+    memory: bool = True,
+    counted: pd.DataFrame | None = None,
+) -> Word:
+    """The cost of recordings; `accesses` are those of the network, in the first of them.
 
-    Without `memory` no access is counted, which is quicker: they are NaN.
+    Args:
+        clips: int16 [n] each.
+        memory: False counts no access: they are NaN.
+        counted: what `measure.instructions` gives for these recordings, if that is known.
     """
-    table = measure.instructions(target, clips)["mean"].drop("sum")
+    counted = measure.instructions(target, clips) if counted is None else counted
+    table = counted["mean"].drop("sum")
     own = _of_network(table.index)
     accesses = math.nan
     if memory:
