@@ -1,5 +1,5 @@
-# Every target sets up what it needs; `make` alone lists them.
-# PYTHON=/path/to/python3.11 picks the interpreter, CORPUS=espeak the corpus of `make book`.
+# Every target sets up what it needs; run `make` alone to list them.
+# PYTHON=/path/to/python3.11 chooses the interpreter, CORPUS=espeak the corpus of `make book` and `make edge`.
 
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-# A kernel of the reader's own that is also called python3 must not run our notebooks.
+# Keep Jupyter from running our notebooks in a kernel of the reader's own that is also called python3.
 unexport JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -19,7 +19,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv with the exact versions of constraints.txt
 
-# The stamp goes first and comes last: a set-up that failed or was interrupted starts from nothing again.
+# The stamp is removed first and written last, so a set-up that failed or was interrupted starts from scratch.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed$(if $(PYTHON), and $(PYTHON) is not,; none was found)." \
@@ -30,14 +30,14 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[book,dev,edge,search,voices,listen]"
 	@touch $@
 
-book: $(READY)  ## run every page quickly (FSDD where it can be had) and render them to _build/html
+book: $(READY)  ## run every page quickly (on FSDD if available) and render them to _build/html
 	$(PY) -m book run $(if $(CORPUS),--corpus "$(CORPUS)")
 	$(PY) -m book render
 
-paper: $(READY)  ## run every page at the paper's scale into book/runs (two and a half hours on two cores)
+paper: $(READY)  ## run every page at the paper's scale, into book/runs (two and a half hours on two cores)
 	$(PY) -m book run --paper
 
-site: $(READY)  ## render the committed runs of book/runs to _build/html, running nothing
+site: $(READY)  ## render the committed runs of book/runs to _build/html without running anything
 	$(PY) -m book render --paper
 
 test: lint  ## lint, unit tests, and all notebooks against their stored outputs
@@ -51,12 +51,12 @@ lint: $(READY)  ## check code and notebooks with ruff, and the package's types w
 bench: $(READY)  ## time the package against plain snnTorch, and write _build/bench.json
 	$(PY) -m benchmarks.speed
 
-edge: $(READY)  ## check a network's C on all targets, bit by bit, and write _build/edge.json
+edge: $(READY)  ## check a network's C bit by bit on all targets, and write _build/edge.json
 	$(PY) -m scnn.deploy $(if $(CORPUS),--corpus "$(CORPUS)")
 
-faults: $(READY)  ## kill, fill and alter what can be, and write _build/faults.json (15 minutes)
+faults: $(READY)  ## kill processes, fill disks and corrupt files, and write _build/faults.json (15 minutes)
 	$(PY) -m benchmarks.faults
 
-clean:  ## remove everything built (the environment stays: delete .venv to have it made again)
+clean:  ## remove everything built, except the environment (delete .venv to rebuild it)
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find scnn tests benchmarks book -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Run the pages and render them. At the command line, in a clone of the project: `python -m book --help`."""
+"""Run the pages and render them: see `python -m book --help`, in a clone of the project."""
 
 import argparse
 import os
@@ -22,8 +22,8 @@ def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
     """The notebooks of the project in `root`, or those whose file names start with one of `names`.
 
     Raises:
-        FileNotFoundError: `root` has no notebook.
-        ValueError: a name fits none; the message lists them.
+        FileNotFoundError: `root` has no notebooks.
+        ValueError: a name matches none; the message lists the valid ones.
     """
     found = sorted((root / "notebooks").glob("*.ipynb"))
     if not found:
@@ -35,14 +35,14 @@ def notebooks(root: Path, names: Iterable[str] = ()) -> list[Path]:
 
 
 def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
-    """What `run` or `store` is to execute; every parameter is checked before anything runs."""
+    """The jobs for `run` or `store`; all parameters are checked before anything runs."""
     from_file = _yaml_file(arguments.file) if getattr(arguments, "file", None) else {}
     if arguments.command == "store":
         wanted, target = {}, Path("notebooks")
     elif arguments.paper:
         wanted, target = _yaml_file(root / "notebooks" / "paper.yaml"), PAPER_RUNS
         if unknown := set(wanted) - {path.stem for path in notebooks(root)}:
-            raise ValueError(f"notebooks/paper.yaml names no notebook: {', '.join(sorted(unknown))}")
+            raise ValueError(f"notebooks/paper.yaml names unknown notebooks: {', '.join(sorted(unknown))}")
     else:
         given = from_file | dict(arguments.parameter)
         corpus = arguments.corpus or given.get("corpus") or data.default_corpus()
@@ -64,18 +64,18 @@ def _jobs(root: Path, arguments: argparse.Namespace) -> list[Job]:
 
 
 def _yaml_file(path: Path) -> dict[str, Any]:
-    """Names and values in a file; ValueError, with the line, for one that does not hold that."""
+    """Read names and values from a YAML file; `ValueError` if it holds anything else."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as YAML ({_why(error)})") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} does not hold lines of the form name: value")
+        raise ValueError(f"{path} must consist of lines of the form name: value")
     return found
 
 
 def _read(name: str, text: str, default: object) -> object:
-    """The value that `text` on the command line is: text where the default is, and YAML otherwise."""
+    """Read a value from the command line: as text if the default is text, else as YAML."""
     if isinstance(default, str):
         return text
     texts = isinstance(default, list) and default and isinstance(default[0], str)
@@ -86,7 +86,7 @@ def _read(name: str, text: str, default: object) -> object:
 
 
 def _why(error: Exception) -> str:
-    """The reason of an error of YAML, and where it is, in one line."""
+    """The cause and location of a YAML error, in one line."""
     mark = getattr(error, "problem_mark", None)
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{getattr(error, 'problem', None) or ' '.join(str(error).split())}{where}"
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
 
 
 def _main(arguments: list[str] | None, root: Path) -> int:
-    # A kernel of the reader's own that is also called python3 must not run our notebooks.
+    # Keep Jupyter from running our notebooks in a kernel of the reader's own that is also called python3.
     os.environ.pop("JUPYTER_PATH", None)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     parser = argparse.ArgumentParser(prog="python -m book", description="Run and render the pages.")
@@ -107,9 +107,7 @@ def _main(arguments: list[str] | None, root: Path) -> int:
         "run", help=f"execute the notebooks through papermill into {QUICK_RUNS}"
     )
     run_command.add_argument("--paper", action="store_true", help=f"at the paper's scale, into {PAPER_RUNS}")
-    run_command.add_argument(
-        "--corpus", help="the corpus (default: FSDD 1.0.8 where it can be had, else espeak)"
-    )
+    run_command.add_argument("--corpus", help="the corpus (default: FSDD 1.0.8 if available, else espeak)")
     run_command.add_argument(
         "-p",
         "--parameter",
@@ -124,11 +122,11 @@ def _main(arguments: list[str] | None, root: Path) -> int:
         "--file",
         type=Path,
         metavar="FILE",
-        help="a YAML file of parameters, a line NAME: VALUE for each",
+        help="a YAML file with a line NAME: VALUE for each parameter",
     )
-    store_command = commands.add_parser("store", help="execute notebooks in place, with their defaults")
+    store_command = commands.add_parser("store", help="execute notebooks in place, with default parameters")
     for command in (run_command, store_command):
-        command.add_argument("names", nargs="*", help="notebooks by the start of their names (default: all)")
+        command.add_argument("names", nargs="*", help="notebooks, by the start of their names (default: all)")
     render_command = commands.add_parser("render", help="render the site to _build/html")
     render_command.add_argument(
         "--paper", action="store_true", help=f"from the committed runs of {PAPER_RUNS}"
@@ -146,7 +144,7 @@ def _main(arguments: list[str] | None, root: Path) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the notebooks that finished are kept, and not run again", file=sys.stderr)
+        print("\ninterrupted; finished notebooks are kept and will not run again", file=sys.stderr)
         return 130
     if failures:
         print("failed:", *failures, sep="\n  ", file=sys.stderr)

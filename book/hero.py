@@ -1,7 +1,8 @@
-"""Draw the picture of the landing page: one spoken word on its way through a trained Model B.
+"""Draw the landing page's picture: how one spoken word passes through a trained Model B.
 
-`python book/hero.py` trains that network at the paper's setting (or finds its record in the cache) and writes
-`word.wav`, `hero-light.svg` and `hero-dark.svg` to `book/_static`. The recording is FSDD's, CC BY-SA 4.0.
+`python book/hero.py` trains the network with the paper's settings (or finds its record in the cache) and
+writes `word.wav`, `hero-light.svg` and `hero-dark.svg` to `book/_static`. The recording is from FSDD,
+CC BY-SA 4.0.
 """
 
 from pathlib import Path
@@ -13,16 +14,16 @@ from scnn.experiment import Experiment, load_data, run
 from scnn.training import predict
 
 STATIC = Path(__file__).with_name("_static")
-DIGIT, SIDE, GAP, TOP = "7", 132, 28, 34  # the word; side of a panel, space between two and above them, in px
+DIGIT, SIDE, GAP, TOP = "7", 132, 28, 34  # the word; in px: side of a panel, gap between panels, top margin
 FONT = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
-COLORS = {  # Okabe and Ito's blue and orange, a shade that suits the ground
+COLORS = {  # Okabe and Ito's blue and orange, in a shade that suits the background
     "light": {"ink": "#222", "frame": "#999", "ground": "#f1f3f5", "blue": "#0072b2", "orange": "#d55e00"},
     "dark": {"ink": "#eee", "frame": "#777", "ground": "#22262b", "blue": "#56b4e9", "orange": "#e69f00"},
 }
 
 
 def wave(samples: np.ndarray) -> str:
-    """The path of a waveform `[samples]`: for each of a panel's pixels a line from its least to its most."""
+    """The path of a waveform `[samples]`: for each pixel, a vertical line from its minimum to its maximum."""
     half, chunks = SIDE / 2, np.array_split(samples / np.abs(samples).max(), SIDE)
     lines = (
         f"M{x}.5 {half - 0.92 * half * chunk.max():.1f}V{half - 0.92 * half * chunk.min() + 0.5:.1f}"
@@ -32,7 +33,7 @@ def wave(samples: np.ndarray) -> str:
 
 
 def pixels(strength: np.ndarray, color: str, levels: int = 6) -> str:
-    """Squares for a map `[H, W]` of 0 to 1: the stronger, the less transparent; none where it is 0."""
+    """Squares for a map `[H, W]` of values in 0..1: higher values are more opaque, and 0 draws nothing."""
     size, paths = SIDE / len(strength), []
     step = np.ceil(strength * levels).astype(int)
     for level in range(1, levels + 1):
@@ -46,7 +47,7 @@ def pixels(strength: np.ndarray, color: str, levels: int = 6) -> str:
 
 
 def race(spikes: np.ndarray, answer: int) -> str:
-    """A row for each output neuron of `[T, outputs]`, a tick for each spike, the answer in colour."""
+    """Spikes `[T, outputs]` as a raster: a row for each output neuron, with the answer in colour."""
     steps, outputs = spikes.shape
     row, step, lines = SIDE / outputs, (SIDE - 24) / steps, []
     for output in range(outputs):
@@ -63,7 +64,7 @@ def race(spikes: np.ndarray, answer: int) -> str:
 
 
 def draw(panels: list[tuple[str, str, str]], alt: str, theme: str) -> str:
-    """The picture as SVG: for each panel its title, what is in it, and the line below it."""
+    """The picture as SVG, from the title, content and caption of each panel."""
     width, parts = len(panels) * SIDE + (len(panels) - 1) * GAP + 4, []
     for number, (title, inside, below) in enumerate(panels):
         left = 2 + number * (SIDE + GAP)
@@ -82,7 +83,7 @@ def draw(panels: list[tuple[str, str, str]], alt: str, theme: str) -> str:
 
 
 def main() -> None:
-    """Train, take the first test recording of the word that the network gets right, and write the files."""
+    """Train, choose the first test recording of the word that is recognised, and write the files."""
     experiment = Experiment(corpus="fsdd-1.0.8", model="B", epochs=20)
     network, data = run(experiment).network(), load_data(experiment)
     answer = data.corpus.classes.index(DIGIT)

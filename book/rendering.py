@@ -1,4 +1,4 @@
-"""The site: jupyter-book over the pages that were run here, or over the committed runs."""
+"""Render the site with jupyter-book, from the pages run here or from the committed runs."""
 
 import base64
 import json
@@ -11,20 +11,20 @@ import nbformat
 
 QUICK_RUNS = Path("_build/runs")
 PAPER_RUNS = Path("book/runs")
-PICTURES = {"03_training": "fig-03-maps"}  # of the README and of previews
+PICTURES = {"03_training": "fig-03-maps"}  # for the README and for link previews
 COMMITTED = (
-    "This page was not run with the others of this book. What it shows is the committed run, at the paper's "
-    "scale and on the paper's recordings."
+    "This page was not run together with the others. It shows the committed run, at the paper's scale and on "
+    "the paper's recordings."
 )
 
 
 def render(root: Path, quick: bool) -> int:
-    """Render the site to `_build/html` with jupyter-book, warnings being errors, and return its exit status.
+    """Render the site to `_build/html` with jupyter-book, and return its exit status; warnings are errors.
 
     Args:
         root: the project.
-        quick: render the run of `make book` in `_build/runs` rather than the committed runs of `book/runs`.
-            Pages that are not there are those of `book/runs`, and say so.
+        quick: render the runs of `make book` in `_build/runs` rather than the committed ones in `book/runs`.
+            Pages that were not run are taken from `book/runs`, and say so.
 
     Raises:
         FileNotFoundError: there is nothing to render; the message says what to do.
@@ -32,8 +32,8 @@ def render(root: Path, quick: bool) -> int:
     wanted = root / (QUICK_RUNS if quick else PAPER_RUNS)
     if not any(wanted.glob("*.ipynb")):
         raise FileNotFoundError(
-            f"{wanted} holds no page that was run: run the pages first (python -m book run), or render "
-            "the committed runs (python -m book render --paper)"
+            f"{wanted} contains no runs: run the pages first (python -m book run), or render the committed "
+            "runs (python -m book render --paper)"
         )
     source = root
     if quick:
@@ -43,12 +43,12 @@ def render(root: Path, quick: bool) -> int:
         committed = {path.name for path in (source / PAPER_RUNS).glob("*.ipynb")}
         shutil.copytree(wanted, source / PAPER_RUNS, dirs_exist_ok=True)
         if left := sorted(committed - {path.name for path in wanted.glob("*.ipynb")}):
-            print(f"not run here, so shown as they were committed: {', '.join(left)}", flush=True)
+            print(f"not run here, so the committed runs are shown: {', '.join(left)}", flush=True)
         for name in left:
             _mark_committed(source / PAPER_RUNS / name)
         for name in ("_config.yml", "_toc.yml"):
             shutil.copy(root / name, source)
-    # Sphinx would keep pages that it thinks unchanged: their glued numbers would be old, their warnings lost.
+    # Sphinx would reuse pages that look unchanged, with outdated glued numbers and without their warnings.
     for name in ("html", ".doctrees"):
         shutil.rmtree(root / "_build" / name, ignore_errors=True)
     command = Path(sys.executable).with_name("jupyter-book")
@@ -58,7 +58,7 @@ def render(root: Path, quick: bool) -> int:
 
 
 def _mark_committed(path: Path) -> None:
-    """Say below a page's title that it is the committed run, among pages that were run here."""
+    """Add a note below a page's title that it shows the committed run."""
     page = nbformat.read(path, as_version=4)
     note = nbformat.v4.new_markdown_cell(f":::{{note}}\n{COMMITTED}\n:::")
     page.cells.insert(1, note)
@@ -66,7 +66,7 @@ def _mark_committed(path: Path) -> None:
 
 
 def save_pictures(root: Path) -> None:
-    """Copy the `PICTURES` of the committed runs to `book/_static/<name of the figure>.png`."""
+    """Copy the `PICTURES` from the committed runs to `book/_static/<name of the figure>.png`."""
     for page, name in PICTURES.items():
         for cell in json.loads((root / PAPER_RUNS / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]:
             if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name:

@@ -1,4 +1,4 @@
-"""Papermill over the notebooks: each is executed with its parameters, and only if something has changed."""
+"""Run the notebooks with papermill: each with its parameters, and only if something has changed."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ from scnn import data
 from scnn.book import ROWS, parameters
 from scnn.files import atomic_write
 
-_START = 600  # seconds for a kernel to start in, on a machine that does much else
+_START = 600  # seconds allowed for a kernel to start, even on a busy machine
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute: where it is, where its run goes, and with which parameters."""
+    """A notebook to execute, the path of its run, and its parameters."""
 
     source: Path
     target: Path
@@ -37,20 +37,20 @@ class Job:
 
 
 def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
-    """Execute notebooks, with a line for each; one that fails does not stop the others.
+    """Execute notebooks, printing a line for each; if one fails, the others still run.
 
-    A notebook is not run again where its cells, its parameters, the corpus and the package are those of the
-    run already at its target. A run moves to its target when complete, so an interrupt keeps what finished.
+    A notebook is skipped if the run at its target has the same cells, parameters, corpus and package. A run
+    is moved to its target only when complete, so an interruption keeps all finished runs.
 
     Args:
         jobs: the notebooks.
-        scratch: folder for the notebooks that are running, each in a folder of its own, so that two commands
-            do not meet there; one that fails stays.
+        scratch: folder for running notebooks. Each has its own sub-folder, so that concurrent commands do not
+            collide; those of failed notebooks are kept.
 
     Returns:
-        One message for each notebook that failed, with notebook, cell and error.
+        A message for each failed notebook, with the notebook, the cell and the error.
     """
-    # Without ipywidgets, which no page uses, tqdm would write this into the first cell of each.
+    # Without ipywidgets, which no page uses, tqdm would print this warning in the first cell of each page.
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     jobs, failures, watched = list(jobs), [], sys.stderr.isatty()
     package = _package_digest()
@@ -80,17 +80,17 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
                 progress_bar={"desc": line, "leave": False} if watched else False,
                 extra_arguments=[
                     "--log-level=ERROR"
-                ],  # the kernel warns of plain TCP, and it is this machine's own
+                ],  # hides the kernel's warning about plain TCP, which is harmless on a local machine
             )
         except PapermillExecutionError as error:
             first_line = error.source.strip().partition("\n")[0]
             failure = f"cell [{error.exec_count}] ({first_line}): {error.ename}: {error.evalue}"
         except DeadKernelError as error:
             failure = f"the kernel died: {error}"
-        except RuntimeError as error:  # of one that did not start
+        except RuntimeError as error:  # the kernel did not start
             failure = f"no kernel: {error}"
         finally:
-            os.environ.pop(ROWS, None)  # a notebook that is run by other means leaves nothing there
+            os.environ.pop(ROWS, None)  # so that notebooks run by other means do not write there
         print(f"{line}: {'failed' if failure else 'ok'}, {time.monotonic() - started:.1f} s", flush=True)
         if failure:
             failures.append(f"{job.source}, {failure}\n    The run up to there: {partial}")
@@ -110,7 +110,7 @@ def run(jobs: Iterable[Job], scratch: Path) -> list[str]:
 
 
 def _merge(rows: Path, target: Path) -> None:
-    """Put a page's trainings in the place of its earlier ones in `records.csv`, beside the page."""
+    """Replace a page's earlier trainings in `records.csv`, next to the page, by its new ones."""
     records, parts = target.with_name("records.csv"), []
     if records.exists():
         earlier = pd.read_csv(records)
@@ -126,7 +126,7 @@ def _merge(rows: Path, target: Path) -> None:
 
 
 def _tidy(executed: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-    """Take out of a run what another machine or another minute would write differently."""
+    """Remove everything from a run that depends on the machine or the time."""
     metadata = {cell["id"]: cell["metadata"] for cell in source["cells"]}
     for cell in executed["cells"]:
         if cell["id"] in metadata:
@@ -143,7 +143,7 @@ def _tidy(executed: Mapping[str, Any], source: Mapping[str, Any]) -> None:
 
 
 def _joined(cell: Mapping[str, Any]) -> dict[str, list]:
-    """The outputs of a cell, printed text in one piece; a busy machine hands it over in several."""
+    """The outputs of a cell, with printed text joined: a busy machine delivers it in several pieces."""
     joined: list[dict[str, Any]] = []
     for one in cell.get("outputs", []):
         if joined and one.get("name") and one.get("name") == joined[-1].get("name"):
@@ -154,7 +154,7 @@ def _joined(cell: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _package_digest() -> str:
-    """Digest of the package's own files, which a run depends on as much as on its notebook."""
+    """Digest of the package's files: a run depends on them as much as on its notebook."""
     package = Path(scnn.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):

@@ -567,7 +567,7 @@ def test_the_command_takes_text_as_it_is_written_and_numbers_as_meant(wish, monk
     [
         (["-p", "words", "[a"], r"1_a.ipynb: words = '\[a' cannot be read as YAML \(.*, line 1, column 3\)"),
         (["-f", "broken.yaml"], r"broken.yaml cannot be read as YAML \(.*line \d, column \d+\)"),
-        (["-f", "list.yaml"], r"list.yaml does not hold lines of the form name: value"),
+        (["-f", "list.yaml"], r"list.yaml must consist of lines of the form name: value"),
         (["-f", "none.yaml"], r"none.yaml"),
         (["--paper"], r"paper.yaml cannot be read as YAML"),
     ],
@@ -632,7 +632,7 @@ def test_wrong_names_stop_the_command_before_anything_runs(project, capsys):
     assert "no notebook '4'; valid: 1_a, 2_b, 3_c" in capsys.readouterr().err
     (project / "notebooks" / "paper.yaml").write_text("9_z: {seed: 1}")
     assert main(["run", "--paper"], project) == 2
-    assert "paper.yaml names no notebook: 9_z" in capsys.readouterr().err
+    assert "paper.yaml names unknown notebooks: 9_z" in capsys.readouterr().err
     assert not (project / "_build").exists()
 
 
@@ -656,7 +656,7 @@ def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch, ca
     done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(rendering.subprocess, "run", lambda command: called.append(command) or done)
     assert main(["render"], project) == 0
-    assert capsys.readouterr().out == "not run here, so shown as they were committed: 2_b.ipynb\n"
+    assert capsys.readouterr().out == "not run here, so the committed runs are shown: 2_b.ipynb\n"
     source = called[0][2]
     runs = {name: nbformat.read(source / "book" / "runs" / f"{name}.ipynb", 4) for name in ("1_a", "2_b")}
     assert [cell.source for cell in runs["1_a"].cells][-1] == "print('_build')"
@@ -668,4 +668,4 @@ def test_the_quick_site_is_rendered_from_the_quick_runs(project, monkeypatch, ca
 
 def test_rendering_before_any_run_says_what_to_do(project, capsys):
     assert main(["render"], project) == 2
-    assert re.search(r"_build/runs holds no page .*python -m book run.*--paper", capsys.readouterr().err)
+    assert re.search(r"_build/runs contains no runs: .*python -m book run.*--paper", capsys.readouterr().err)

@@ -357,7 +357,7 @@ def test_nothing_moves_for_those_who_ask_for_that(open_page, samples):
 
 def test_a_network_without_spikes_is_refused(home, tmp_path):
     experiment = Experiment(corpus="espeak", features=LOGMEL, model="4FC-10FC", spiking=False, epochs=1)
-    with pytest.raises(ValueError, match="wants a spiking network that is read out by membrane, not a ReLU"):
+    with pytest.raises(ValueError, match="needs a spiking network with readout 'membrane', not a ReLU"):
         live.write(run(experiment).folder / "network.safetensors", tmp_path / "page", [])
     assert not (tmp_path / "page").exists()
 

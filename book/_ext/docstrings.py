@@ -1,6 +1,6 @@
-"""Sphinx extension: the API page leaves out the fields of named tuples, as those of other classes.
+"""Sphinx extension: leave the fields of named tuples out of the API pages.
 
-The class tells what they are; Python itself only says "Alias for field number 0" of them.
+Their class documents them; Python's own docstring is only "Alias for field number 0".
 """
 
 
@@ -11,5 +11,5 @@ def setup(app) -> dict[str, bool]:
 
 
 def skip(app, what, name, thing, skip, options) -> bool | None:
-    """Whether to leave out a member of a class; None leaves it to Sphinx."""
+    """Whether to leave out a member of a class; None lets Sphinx decide."""
     return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None

@@ -1,7 +1,7 @@
-"""MathJax served by the site itself: formulas are set without a network.
+"""Sphinx extension: serve MathJax from the site itself, so that formulas work offline.
 
-MathJax and its fonts are in the wheel `sphinx-mathjax-offline` (of which the rest is not used). Where that is
-not installed, the pages ask the network for MathJax, as Sphinx has it.
+MathJax and its fonts come from the wheel `sphinx-mathjax-offline`; nothing else of it is used. If it is not
+installed, pages load MathJax from the network, Sphinx's default.
 """
 
 import shutil
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 WHEEL = "sphinx-mathjax-offline"
-SCRIPT, FONTS = "tex-mml-chtml.js", "output/chtml/fonts/woff-v2"  # which the script looks for beside it
+SCRIPT, FONTS = "tex-mml-chtml.js", "output/chtml/fonts/woff-v2"  # the script expects the fonts at this path
 
 
 def setup(app):

@@ -1,9 +1,9 @@
-"""Sphinx extension: lay the notebooks out for readers of the site, and tell other sites what a page is.
+"""Sphinx extension: arrange the notebooks for reading on the site, and add metadata for other sites.
 
-A notebook is written to be run: set-up first, findings last. `arrange` turns a copy of it into a page to be
-read: its set-up, longer code, list of contents and the cells that hand numbers to the text are folded, and
-its findings follow the question. The files stay as they are. Each page also gets a description for search
-engines and previews; on GitHub, where the variable GITHUB_REPOSITORY names the repository, pages link to it.
+A notebook is written to be run: set-up first, findings last. `arrange` turns a copy of it into a page for
+reading: it folds the set-up, longer code, the list of contents and cells that glue numbers, and moves the
+findings to the top. The files stay unchanged. Each page also gets a description for search engines and
+previews. On GitHub, where GITHUB_REPOSITORY names the repository, pages link to it.
 """
 
 import ast
@@ -13,8 +13,8 @@ import os
 import re
 from pathlib import Path
 
-LINES = 8  # of code that stand open; more are folded
-ROWS = 17  # of a table that stand open, its head included
+LINES = 8  # longer code is folded
+ROWS = 17  # longer tables, including the header, are folded
 APPENDIX = {
     "Are these librosa’s features?",
     "Energies of a filter bank",
@@ -26,9 +26,9 @@ APPENDIX = {
     "How many trainings are behind a printed row?",
     "Sparsity, step by step",
     "Feature maps beside spike maps",
-}  # fold, too
-WIDE = 640  # pixels; on a phone, a figure that is wider scrolls rather than shrinks
-NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # all that a table's cell holds
+}  # sections with these titles are folded, too
+WIDE = 640  # pixels; on a phone, wider figures scroll instead of shrinking
+NUMBER = re.compile(r"[−–\-]?\d[\d.,]*(?:\s*[%±×M]\s*(?:\d[\d.,]*)?)*|–")  # matches a numeric table cell
 FINDINGS = re.compile(r"^## What we found\n.*?(?=^(?:#+ )?Exercises$|\Z)", re.MULTILINE | re.DOTALL)
 CONTENTS = re.compile(r"^(You will[^\n]*?):?\n\n(- .*?)(?=\n\n(?!- )|\Z)", re.MULTILINE | re.DOTALL)
 EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
@@ -39,7 +39,7 @@ LINKS = re.compile(r"\n+(?:\*\*Next:\*\*|Next:|Back to)[^\n]*(?:\n(?!\n)[^\n]+)*
 
 
 def arrange(notebook):
-    """Arrange the cells of a notebook, as nbformat writes it, for reading; changes and returns it."""
+    """Arrange the cells of a notebook for reading, in place, and return it."""
     cells = [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"]]
     if cells and cells[0]["cell_type"] == "markdown":
         cells[0]["source"] = CONTENTS.sub(r":::{dropdown} \1 …\n\2\n:::", cells[0]["source"])
@@ -66,7 +66,7 @@ def _tags(cell):
 
 
 def _is_setup(cell):
-    """Whether a cell holds imports, parameters, or the checks of these."""
+    """Whether a cell holds imports, parameters, or their checks."""
     source = cell["source"]
     if _tags(cell) & {"parameters", "injected-parameters"} or re.search(r"^book\.begin\(", source, re.M):
         return True
@@ -79,14 +79,14 @@ def _folds(cell):
 
 
 def _is_long_table(cell):
-    """Whether a cell shows a table of many rows, and nothing else."""
+    """Whether a cell shows only long tables."""
     shown = [one for one in cell["outputs"] if "scrapbook" not in one.get("metadata", {})]
     tables = ["".join(one.get("data", {}).get("text/html", "")).count("<tr") for one in shown]
     return bool(tables) and min(tables) > ROWS
 
 
 def _join_setup(cells):
-    """Make one cell of the first run of set-up cells, which fold into one line then."""
+    """Join the first consecutive set-up cells into one, which folds into a single line."""
     start = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
     end = start
     while end < len(cells) and cells[end]["cell_type"] == "code" and _is_setup(cells[end]):
@@ -102,7 +102,7 @@ def _join_setup(cells):
 
 
 def _join_folded(cells):
-    """Make one cell of folded cells in a row, as long as only the last of them shows anything."""
+    """Join consecutive folded cells into one, if only the last of them shows anything."""
     joined = []
     for cell in cells:
         before = joined[-1] if joined else None
@@ -116,9 +116,9 @@ def _join_folded(cells):
 
 
 def _mark_wide(cell):
-    """Give the picture of a cell the class `wide` if it is, and else the width at which it is to be shown.
+    """Give a cell's picture the class `wide` if it is, or else its display width.
 
-    A PNG tells its width in bytes 16 to 19; one of many pixels has another width beside it.
+    The display width is in the output's metadata; by default it is the PNG's own width, in bytes 16 to 19.
     """
     for one in cell["outputs"]:
         if png := one.get("data", {}).get("image/png"):
@@ -129,7 +129,7 @@ def _mark_wide(cell):
 
 
 def _join_heads(cell):
-    """Put the names of a table's index, for which pandas takes a row of its own, into the row before it."""
+    """Merge the names of a table's index, which pandas puts in a separate row, into the header row above."""
 
     def joined(found):
         start, heads, names = found[1], *(re.findall(r"<th[^>]*>([^<]*)</th>", found[n]) for n in (2, 3))
@@ -145,9 +145,9 @@ def _join_heads(cell):
 
 
 def _findings_first(cells):
-    """Bring the findings behind the set-up, unless they stand there or before it.
+    """Move the findings to just after the set-up, unless they are already there or before it.
 
-    Findings that refer to what stands above them stay at the end, with a link to them at their new place.
+    Findings that refer to something "above" stay at the end; a link to them is added at the top.
     """
     place = next((i + 1 for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
     for number, cell in enumerate(cells[place + 1 :], start=place + 1):
@@ -164,7 +164,7 @@ def _findings_first(cells):
 
 
 def _drop_links(cells):
-    """Drop the links that close a notebook, to the pages before and after it: the site has its own."""
+    """Drop a notebook's closing links to the previous and next page, because the site has its own."""
     last = cells[-1] if cells else None
     if last and last["cell_type"] == "markdown":
         last = last | {"source": LINKS.sub("", "\n\n" + last["source"]).strip()}
@@ -173,7 +173,7 @@ def _drop_links(cells):
 
 
 def read(app, docname, source):
-    """Arrange a notebook that Sphinx has just read, and lead to the solutions of its exercises."""
+    """Arrange a notebook that Sphinx has just read, and link to the solutions of its exercises."""
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
     notebook = arrange(json.loads(source[0]))
@@ -185,7 +185,7 @@ def read(app, docname, source):
 
 
 def mark_numbers(app, doctree, docname):
-    """Give the cells of tables that hold a number the class `number`, which keeps them on one line."""
+    """Give numeric table cells the class `number`, which keeps them on one line."""
     from docutils import nodes
 
     for entry in doctree.findall(nodes.entry):
@@ -194,7 +194,7 @@ def mark_numbers(app, doctree, docname):
 
 
 def fold_appendices(app, doctree, docname):
-    """Fold what stands below the titles in `APPENDIX`: checks and asides that the argument does not need."""
+    """Fold the sections listed in `APPENDIX`: checks and asides that the argument does not need."""
     from docutils import nodes
 
     for section in doctree.findall(nodes.section):
@@ -205,7 +205,7 @@ def fold_appendices(app, doctree, docname):
 
 
 def describe(app, pagename, templatename, context, doctree):
-    """Put a page's title and first paragraph into its head, for previews of a link to it."""
+    """Add a page's title and first paragraph to its HTML head, for link previews."""
     if doctree is None:
         return
     from docutils import nodes
@@ -226,12 +226,12 @@ def describe(app, pagename, templatename, context, doctree):
 def _meta(kind, name, value):
     from markupsafe import Markup
 
-    plain = Markup(value).striptags()  # titles come as HTML
+    plain = Markup(value).striptags()  # titles are HTML
     return Markup('<meta {}="{}" content="{}" />').format(Markup(kind), name, plain)
 
 
 def link(app, config):
-    """On GitHub, link to the repository and know the site's address."""
+    """On GitHub, link to the repository and set the site's address."""
     if repository := os.environ.get("GITHUB_REPOSITORY"):
         owner, _, name = repository.partition("/")
         config.html_baseurl = f"https://{owner.lower()}.github.io/{name}/"

@@ -18,11 +18,11 @@ from scnn.training import READOUTS, load_network
 def main() -> int:
     parser = argparse.ArgumentParser("python -m scnn.deploy", description=__doc__)
     parser.add_argument("network", nargs="?", type=Path, default=PRETRAINED, help="default: the packaged one")
-    parser.add_argument("--corpus", help="default: fsdd where it can be had, or else espeak")
+    parser.add_argument("--corpus", help="default: fsdd if available, else espeak")
     parser.add_argument("--bits", type=int)
     parser.add_argument("--readout", choices=READOUTS, help="default: the network's own")
     parser.add_argument(
-        "--clips", type=int, default=30, help="recordings on Unicorn's Cortex-M (default: %(default)s)"
+        "--clips", type=int, default=30, help="recordings to run on Unicorn's Cortex-M (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("_build") / "edge.json")
     options = parser.parse_args()
@@ -70,9 +70,9 @@ def main() -> int:
         table, missing = second.compare(program, folder, clips, outcomes, few[::3])
     result["second"] = {name: row.dropna().to_dict() for name, row in table.iterrows()}
     result["missing"] = missing
-    print(f"\nby other tools, instructions with the harness' log\n{table.round().to_string(na_rep='-')}")
+    print(f"\nother tools; instructions include the harness's log\n{table.round().to_string(na_rep='-')}")
     if missing:
-        print(f"not compared, as this machine lacks them: {', '.join(missing)}")
+        print(f"not installed, so not compared: {', '.join(missing)}")
     wrong = sum(row.get("different", 0) + row.get("miscounted", 0) for row in result["second"].values())
     write_json(options.out, result)
     print(f"\n{options.out} written after {time.perf_counter() - start:.0f} s")

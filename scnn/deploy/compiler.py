@@ -19,31 +19,31 @@ _API = "input most_samples answer answers name classes rate most_steps tune trac
 
 
 def require(*packages: str) -> None:
-    """Raise `ValueError`, which says what to do, where one of `packages` is not installed."""
+    """Raise `ValueError`, with the command to install them, if any of `packages` is missing."""
     if missing := [name for name in packages if find_spec(name) is None]:
-        raise ValueError(f"this needs the package {' and '.join(missing)}: pip install 'scnn-audio[edge]'")
+        raise ValueError(f"this needs {' and '.join(missing)}: pip install 'scnn-audio[edge]'")
 
 
 def compile_c(arguments: Sequence[str], command: Sequence[str] = ZIG) -> None:
-    """Compile with `ziglang`, or another `command`.
+    """Compile with `ziglang`, or with another compiler given by `command`.
 
     Raises:
-        ValueError: the compiler fails, and the message is what it says; or `ziglang` is missing.
+        ValueError: the compiler fails (the message is its output), or `ziglang` is missing.
     """
     if command is ZIG:
         require("ziglang")
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"the C compiler refused {' '.join(arguments)}:\n{done.stderr}")
+        raise ValueError(f"the C compiler failed on {' '.join(arguments)}:\n{done.stderr}")
 
 
 def shared_library() -> list[str]:
-    """Flags for a library that this machine loads."""
+    """Flags for a shared library on this machine."""
     return ["-shared", "-fPIC"]
 
 
 def bare_cortex_m(core: str) -> list[str]:
-    """Flags for code of a Cortex-M without a system; `core` is one of `CORES`."""
+    """Flags for a bare-metal Cortex-M; `core` is one of `CORES`."""
     if core not in CORES:
         raise ValueError(f"core must be one of {', '.join(CORES)}, not {core!r}")
     script = f"-Wl,--script={SOURCES / 'cortex_m.ld'}"
@@ -52,7 +52,7 @@ def bare_cortex_m(core: str) -> list[str]:
 
 
 def bare_wasm(exports: Sequence[str]) -> list[str]:
-    """Flags for WebAssembly without a system."""
+    """Flags for freestanding WebAssembly that exports the functions named in `exports`."""
     return [
         "-target",
         "wasm32-freestanding",
@@ -63,7 +63,7 @@ def bare_wasm(exports: Sequence[str]) -> list[str]:
 
 
 def export_c(program: Program, folder: Path | str) -> list[Path]:
-    """The C sources of `program` in `folder`, all of them or none; what was written."""
+    """Write the C sources of `program` to `folder`, all or none of them, and return their paths."""
     with tempfile.TemporaryDirectory() as work:
         emit(program, work)
         return write_together(
@@ -72,13 +72,13 @@ def export_c(program: Program, folder: Path | str) -> list[Path]:
 
 
 def export_wasm(program: Program, folder: Path | str) -> list[Path]:
-    """`scnn.wasm` and `scnn.mjs`, which loads it in a page or in Node, in `folder`; what was written."""
+    """Write `scnn.wasm` and `scnn.mjs`, its loader for pages and Node, to `folder`; return their paths."""
     files = {"scnn.mjs": (SOURCES / "scnn.mjs").read_bytes(), "scnn.wasm": wasm(program)}
     return write_together(Path(folder), files)
 
 
 def wasm(program: Program) -> bytes:
-    """WebAssembly that answers, tells what every layer did, and can be tuned; the same bytes every time."""
+    """The WebAssembly of `program`, with layer tracing and tuning; the build is reproducible."""
     with tempfile.TemporaryDirectory() as work:
         emit(program, work)
         sources = [f"{SOURCES / 'wasm.c'}", *(f"{work}/{name}" for name in CORE)]

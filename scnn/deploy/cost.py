@@ -1,7 +1,7 @@
 """What a word costs on a Cortex-M: instructions, memory and energy, and where spiking breaks even.
 
-Energy is in Horowitz' units (ISSCC 2014; 45 nm, 0.9 V): arithmetic, and for a processor the access of each
-word that is loaded or stored, and what it takes to fetch, decode and control each instruction.
+Energies follow Horowitz (ISSCC 2014; 45 nm, 0.9 V). They cover the arithmetic and, for a processor, the
+access for each word loaded or stored and the overhead of fetching, decoding and controlling each instruction.
 """
 
 import math
@@ -21,26 +21,26 @@ from scnn.models import Network
 PICOJOULES = {
     "addition": 0.1,  # of 32 bits
     "multiplication": 0.2,  # of 8 bits
-    "access": 10.0,  # of 32 bits in a memory of 32 kB: half of what 64 bits take
+    "access": 10.0,  # of 32 bits in a 32 kB memory: half of the energy for 64 bits
     "instruction": 70.0,
 }
 WAYS = ("arithmetic", "memory", "processor", "word")  # of counting energy
 
-# Instructions, rounded, that a frame of the front end, a multiplication and a connection from a neuron that
-# spikes take. They are what `estimate` compares networks by, and stay as they are when the C gets faster.
+# Rounded instruction counts for a front-end frame, a multiplication, and a connection from a spiking neuron.
+# `estimate` compares networks with them, so they stay fixed even if the C gets faster.
 ROUGHLY = {"frame": 24_000.0, "multiplication": 1.5, "connection": 3.0}
 
 
 class Word(NamedTuple):
-    """What a word costs, averaged over recordings of it.
+    """The cost of a word, averaged over recordings.
 
     Attributes:
         front_end: instructions of the front end.
         network: instructions of the network.
-        accesses: the network's loads and stores.
-        layers: the instructions of each of the network's layers, in order.
+        accesses: words loaded and stored by the network.
+        layers: instructions of each layer of the network, in order.
         flash: bytes of code and constants.
-        ram: bytes.
+        ram: bytes of RAM.
     """
 
     front_end: float
@@ -57,12 +57,12 @@ def word(
     memory: bool = True,
     counted: pd.DataFrame | None = None,
 ) -> Word:
-    """The cost of recordings; `accesses` are those of the network, in the first of them.
+    """The cost of a word, averaged over `clips`; only `accesses` comes from the first of them alone.
 
     Args:
         clips: int16 [n] each.
-        memory: False counts no access: they are NaN.
-        counted: what `measure.instructions` gives for these recordings, if that is known.
+        memory: whether to count accesses; if not, `accesses` is NaN.
+        counted: the result of `measure.instructions` for these clips, if already known.
     """
     counted = measure.instructions(target, clips) if counted is None else counted
     table = counted["mean"].drop("sum")
@@ -79,16 +79,15 @@ def word(
 
 
 class Listening(NamedTuple):
-    """What it costs to hear words in a stream, besides what `Word` says.
+    """The cost of listening to a stream, in addition to `Word`.
 
     Attributes:
-        gate: instructions for each second of audio.
-        answer: instructions of a word.
-        speaking: both, for each second of a stream of words.
-        wait: seconds between a word's last loud frame and its answer, to which the instructions of the latter
-            come.
-        flash: bytes more than those of `Word`.
-        ram: bytes more than those of `Word`.
+        gate: instructions of the gate for each second of audio.
+        answer: instructions to answer one word.
+        speaking: instructions of both, for each second of a stream of words.
+        wait: seconds from a word's last loud frame until the answer starts to be computed.
+        flash: bytes beyond those of `Word`.
+        ram: bytes beyond those of `Word`.
     """
 
     gate: float
@@ -102,10 +101,10 @@ class Listening(NamedTuple):
 def listening(
     program: Program, folder: Path | str, clips: Sequence[np.ndarray], core: str = "cortex_m4", seed: int = 0
 ) -> Listening:
-    """The cost of a stream of recordings, with 0.6 s of noise before each, behind 2 s of noise.
+    """The cost of listening to a stream: 2 s of noise, then the recordings, each after 0.6 s of noise.
 
     Args:
-        folder: for the C and what is compiled from it.
+        folder: where the C and the compiled code go.
         clips: int16 [n] each.
         core: one of `compiler.CORES`.
         seed: of the noise.
@@ -120,7 +119,7 @@ def listening(
         return frontend.pcm(draw.normal(0, 0.001, round(seconds * rate)))
 
     def hear(samples: np.ndarray) -> tuple[list[int], list[int]]:
-        """Instructions for each frame of 10 ms, and of those the ones that end with an answer."""
+        """Instructions of each 10 ms frame, and of the frames that end with an answer."""
         frames, answers = [], []
         for start in range(0, len(samples), rate // 100):
             words = target.hear(samples[start : start + rate // 100])
@@ -147,18 +146,19 @@ def listening(
 
 
 def estimate(network: Network, images: torch.Tensor, window: torch.Tensor) -> float:
-    """About how many instructions a word takes, from counts alone: to guide a search, not to be published.
+    """A rough count of instructions per word. It is meant to guide a search, not to be published.
 
     The estimate is ::
 
         24,000 F + 1.5 M + 3 S
 
-    where F are the frames that hold data, M the multiplications of layers that read values, and S the
-    connections from neurons that spike at least once, a neuron at a border as one inside.
+    where F is the number of frames with data, M the number of multiplications in layers that receive values,
+    and S the number of connections from neurons that spike at least once; a neuron at the border counts like
+    one inside.
 
     Args:
-        images: float32 `[N, 1, H, W]`, the recordings that are averaged over.
-        window: bool `[N, H, W]`, where they hold data.
+        images: float32 `[N, 1, H, W]`, to average over.
+        window: bool `[N, H, W]`, True where the images hold data.
     """
     frames = window.any(dim=1).sum(dim=1).float().mean().item()
     macs = metrics.layer_costs(network)["macs"].tolist()
@@ -178,12 +178,11 @@ def _of_network(names: Sequence[str]) -> list[str]:
 
 
 def energy(additions: float, multiplications: float, cost: Word) -> dict[str, float]:
-    """Energy of one answer in nJ, in four ways of counting, each with all that the one before it has.
+    """Energy of one answer in nJ, counted in four cumulative ways.
 
     Returns:
-        "arithmetic", the additions and multiplications alone, which is what is usually compared; "memory"
-        adds each load and store of the network; "processor" each of its instructions; "word" those of the
-        front end.
+        "arithmetic", only additions and multiplications, which is what is usually compared; "memory" adds the
+        network's loads and stores; "processor" adds its instructions; "word" adds the front end's.
     """
     arithmetic = additions * PICOJOULES["addition"] + multiplications * PICOJOULES["multiplication"]
     memory = arithmetic + cost.accesses * PICOJOULES["access"]
@@ -197,16 +196,16 @@ def energy(additions: float, multiplications: float, cost: Word) -> dict[str, fl
 def by_activity(
     program: Program, folder: Path | str, clips: Sequence[np.ndarray], thresholds: Sequence[int]
 ) -> pd.DataFrame:
-    """Instructions of each layer of spikes against how active its inputs are.
+    """Instructions of each layer that receives spikes, against the activity of its inputs.
 
     Args:
-        folder: for the C and what is compiled from it.
+        folder: where the C and the compiled code go.
         clips: int16 [n] each.
-        thresholds: to run the network with, in 1/256 of its own (see `tuned`), so that its neurons spike more
-            and less.
+        thresholds: in 1/256 of the network's own (see `tuned`); they make its neurons spike more or less.
 
     Returns:
-        A row a layer and recording; `active` is the share of the layer's inputs that spike at least once.
+        A row for each threshold, recording and layer; `active` is the share of the layer's inputs that spike
+        at least once.
     """
     rows = []
     for threshold in thresholds:
@@ -222,17 +221,17 @@ def by_activity(
 
 
 def break_even(points: pd.DataFrame, dense: Mapping[str, float]) -> pd.DataFrame:
-    """Where a layer of spikes takes as many instructions as the same layer of values.
+    """The activity at which a layer that receives spikes takes as many instructions as its ReLU twin.
 
     A straight line is fitted to the points of each layer.
 
     Args:
-        points: of `by_activity`.
+        points: from `by_activity`.
         dense: instructions of each layer in the ReLU network.
 
     Returns:
-        A row a layer, with `slope` and `base` of its line, in units of the dense layer, and `active`, the
-        share of active inputs at which it reaches 1; NaN where all points are of one activity.
+        A row for each layer, with `slope` and `base` of its line, relative to the ReLU layer, and `active`,
+        the share of active inputs at which the line reaches 1; all NaN if the activity does not vary.
     """
     rows = {}
     for name, of in points.groupby("layer", sort=False):

@@ -1,4 +1,4 @@
-"""A `Program` as C99: fixed sources, and one header with the weights, tables and sizes of this network."""
+"""A `Program` as C99: fixed sources, and one header with the network's weights, tables and sizes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,29 +12,32 @@ from scnn.deploy.quantize import LANES, Layer, Program
 
 SOURCES = Path(__file__).parent / "c"
 COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "scnn_stream.c", "main.c")
-CORE = ("scnn_frontend.c", "scnn_network.c")  # what an application compiles
-STREAM = "scnn_stream.c"  # and this one if it listens to a stream
+CORE = ("scnn_frontend.c", "scnn_network.c")  # needed by every application
+STREAM = "scnn_stream.c"  # also needed to listen to a stream
 _GATE = "fraction open close short long memory known hangover before after shortest"
 _RESETS = ("none", "subtract", "zero")
 _NORMALIZATIONS = ("fixed", "clip", "band", "peak")
 _STRUCT = """struct scnn_layer {
-    int32_t channels, height, width;              /* what comes in */
-    int32_t outputs, out_height, out_width;       /* what goes out, after the pooling */
+    int32_t channels, height, width;              /* input */
+    int32_t outputs, out_height, out_width;       /* output, after pooling */
     int32_t kernel, stride, padding;              /* of a convolution; kernel 0: fully connected */
     int32_t pool, pool_stride;                    /* pool 0: none */
-    int32_t bits, row_bytes;                      /* of a weight, and of a row of them */
+    int32_t bits, row_bytes;                      /* per weight, and per row of weights */
     int32_t fraction, shift, factor, reset, lanes;
     const int16_t *weights16;                     /* first layer: [outputs][inputs] */
-    const uint8_t *weights;                       /* spikes: [inputs][outputs]; ReLU: [outputs][inputs] */
+    const uint8_t *weights;                       /* spiking: [inputs][outputs]; ReLU: [outputs][inputs] */
     const int32_t *bias, *threshold, *multiplier; /* [outputs] */
-    const uint8_t *background;                    /* [outputs]: activity where nothing comes in */
-    const int32_t *quiet;                         /* [outputs], first layer: largest silent sum */
-    const int16_t *quiet_halves;                  /* the same of a later layer, where 16 bits hold all sums */
+    const uint8_t *background;                    /* [outputs]: activity without any input */
+    const int32_t *quiet;                         /* [outputs], first layer: largest sum without a spike */
+    const int16_t *quiet_halves;                  /* the same for a later layer whose sums fit 16 bits */
 };"""
 
 
 def emit(program: Program, folder: Path | str) -> dict[str, int]:
-    """Write the sources of `program` into `folder`, which is made if need be; bytes of constants by table."""
+    """Write the C sources of `program` to `folder`, and return the size of each table of constants in bytes.
+
+    The folder is created if necessary.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
@@ -51,7 +54,7 @@ def emit(program: Program, folder: Path | str) -> dict[str, int]:
 
 
 class Tables:
-    """Arrays as C, and how many bytes each of them takes."""
+    """Formats arrays as C, and records the size of each in bytes."""
 
     def __init__(self):
         self.bytes: dict[str, int] = {}
@@ -75,7 +78,7 @@ def _model(program: Program, table: Tables) -> str:
     mean, gain, shift = front_end.fixed or (0, 0, 0)
     levels, peak_gain, equalize = front_end.peak
     rows = [0] + [_inputs(layer) for layer in layers[1:]]
-    if not program.spiking:  # of convolutions alone, and filled to whole words of weights of 2 bits
+    if not program.spiking:  # only convolutions, padded to whole words of 2-bit weights
         rows = [32] + [_inputs(layer) for layer in layers[1:] if layer.notation.kernel]
         rows = [-(-row // 16) * 16 for row in rows]
     patch = layers[0].notation.kernel ** 2
@@ -116,13 +119,13 @@ def _model(program: Program, table: Tables) -> str:
     }
     names = ", ".join(f'"{_escaped(name)}"' for name in program.classes)
     parts = [
-        f"/* {program.architecture}, {_unit(program)}: this network's own. Written by `scnn export`. */",
+        f"/* Constants of {program.architecture}, {_unit(program)}. Written by `scnn export`. */",
         "#ifndef SCNN_MODEL_H\n#define SCNN_MODEL_H\n\n#include <stdint.h>",
         "#if defined(__GNUC__)\n"
         "#define SCNN_ALIGNED __attribute__((aligned(4)))\n#else\n#define SCNN_ALIGNED\n#endif",
         "\n".join(f"#define SCNN_{name} {value}" for name, value in defines.items()),
         f"#define SCNN_CLASS_NAMES {{{names}}}",
-        "/* What a spike does to the membrane at the next time step, and how the image is normalised. */\n"
+        "/* The kinds of reset after a spike, and of normalisation of the image. */\n"
         + "\n".join(
             f"#define SCNN_{n.upper()} {i}"
             for names in (_RESETS, _NORMALIZATIONS)
@@ -145,9 +148,9 @@ def _model(program: Program, table: Tables) -> str:
 
 
 def _stream(program: Program) -> dict[str, int | str]:
-    """What the gate and the confidence are made with."""
+    """The constants of the gate and the confidence."""
     gate = listen.Gate(program.front_end.sample_rate)
-    spare = 32 - listen.COEFFICIENT  # a shift by 32 is none: it takes the upper half
+    spare = 32 - listen.COEFFICIENT  # a shift by 32 is free: it just takes the upper half of the product
     if max(gate.coefficients) << spare >= 2**31:
         spare = 0
     g, e, h = (value << spare for value in gate.coefficients)
@@ -201,7 +204,7 @@ def _layer(program: Program, index: int, table: Tables) -> str:
     arrays = {"bias": (layer.bias, "int32")}
     if index == 0:
         flat = layer.weights.reshape(layer.shape[0], -1)
-        odd = flat.shape[1] % 2 if notation.kernel else 0  # the C reads what a kernel sees in pairs
+        odd = flat.shape[1] % 2 if notation.kernel else 0  # the C reads a kernel's inputs in pairs
         arrays["weights16"] = np.pad(flat, [(0, 0), (0, odd)]), "int16"
     else:
         packed = packed_rows(weight_rows(program, index), layer.bits)
@@ -232,7 +235,7 @@ def _layer(program: Program, index: int, table: Tables) -> str:
 
 
 def quiet(layer: Layer, steps: int) -> np.ndarray:
-    """The largest sum, int64 [outputs], that makes no spike in any step if it stays the same."""
+    """The largest sum, int64 [outputs], that never causes a spike when applied at every step."""
     low, high = np.full(layer.shape[0], -(2**30)), np.full(layer.shape[0], 2**30)
     while (high - low).max() > 1:
         middle = (low + high) // 2
@@ -242,15 +245,16 @@ def quiet(layer: Layer, steps: int) -> np.ndarray:
 
 
 def traced_bytes(program: Program) -> int:
-    """Bytes of the image and the hidden layers' activity: what `scnn_trace` is handed of one recording."""
+    """Bytes that `scnn_trace` receives for one recording: the image and the hidden layers' activity."""
     f = program.front_end.features
     return 2 * f.height * f.width + sum(int(np.prod(layer.shape)) for layer in program.layers[:-1])
 
 
 def weight_rows(program: Program, index: int) -> np.ndarray:
-    """Weights of a layer behind the first in the C's order of inputs, (height, width, channels).
+    """Weights of a layer after the first, with inputs in the C's order (height, width, channels).
 
-    [inputs, outputs] of a layer of spikes, whose rows are added; [outputs, inputs] of one of values.
+    Returns:
+        [inputs, outputs] for a spiking network, which adds up rows; [outputs, inputs] for a ReLU network.
     """
     layer = program.layers[index]
     shape = layer.weights.shape[1:] if layer.notation.kernel else layer.before
@@ -259,14 +263,15 @@ def weight_rows(program: Program, index: int) -> np.ndarray:
 
 
 def packed_rows(rows: np.ndarray, bits: int) -> np.ndarray:
-    """Rows of weights, filled to whole words.
+    """Rows of weights, packed and padded to whole words.
 
-    The first four weights of a word are the lowest bits of its bytes, the next four those above them. Four
-    are in the order 0, 2, 1, 3: a Cortex-M unpacks bytes 0 and 2 at once, and then 1 and 3.
+    The first four weights of a word occupy the lowest bits of its bytes, the next four the bits above. Each
+    group of four is stored in the order 0, 2, 1, 3, because a Cortex-M unpacks bytes 0 and 2 at once, and
+    then 1 and 3.
 
     Args:
         rows: int8 [R, n].
-        bits: of each weight.
+        bits: per weight.
     """
     per_word = 32 // bits
     padded = np.pad(rows, [(0, 0), (0, -rows.shape[1] % per_word)]).astype(np.int64)
@@ -302,20 +307,20 @@ def _layers(program: Program) -> dict[str, str]:
 
 
 def _inputs(layer: Layer) -> int:
-    """Inputs of one output: rows of weights."""
+    """Number of inputs of one output."""
     return int(layer.weights[0].size)
 
 
 def _padded(layer: Layer) -> int:
-    """Outputs, filled to whole words of weights."""
+    """Number of outputs, padded to whole words of weights."""
     per_word = 32 // layer.bits
     return -(-layer.shape[0] // per_word) * per_word
 
 
 def _unit(program: Program) -> str:
     bits = sorted({layer.bits for layer in program.layers[1:]} or {8})
-    what = f"{program.steps} time steps, read out by {program.readout}" if program.spiking else "ReLU"
-    return f"{what}, weights of {'/'.join(map(str, bits))} bits"
+    what = f"{program.steps} time steps, {program.readout} read-out" if program.spiking else "ReLU"
+    return f"{what}, {'/'.join(map(str, bits))}-bit weights"
 
 
 def _escaped(text: str) -> str:
@@ -337,29 +342,29 @@ def _readme(program: Program, sizes: dict[str, int]) -> str:
     rows = "\n".join(f"| {name} | {size:,} |" for name, size in groups.items())
     return f"""# {program.architecture} in C
 
-{_unit(program)[0].upper() + _unit(program)[1:]}. It hears {program.front_end.sample_rate} samples a second as
-int16, makes a log-mel image of {f.bands} bands (frame {f.frame}, hop {f.hop}), and answers one of
-{len(program.classes)} classes, with whole numbers alone: no floating point, no malloc, no library. Python's
-`scnn.deploy.reference` gives the same bits.
+{_unit(program)[0].upper() + _unit(program)[1:]}. The program takes int16 samples at
+{program.front_end.sample_rate} Hz, computes a log-mel image of {f.bands} bands (frame {f.frame}, hop
+{f.hop}), and answers with one of {len(program.classes)} classes. It uses integers only: no floating point,
+no malloc, no library. Python's `scnn.deploy.reference` gives the same bits.
 
 ```bash
 cc -O2 -o scnn main.c scnn_frontend.c scnn_network.c scnn_stream.c
 ./scnn recording.wav
 ```
 
-An application compiles `scnn_frontend.c` and `scnn_network.c` and calls `scnn_recognise` (see `scnn.h`).
-One that listens all the time compiles `scnn_stream.c` too, and hands the microphone's samples to `scnn_hear`
-as they come, in pieces of any size. What is louder than the background is answered {listen.HANGOVER * frame}
-ms after its end, or "not sure". For words of up to {listen.LONGEST * frame / 1000} s that takes another
-{kept:,} bytes of RAM, and {less:,} for one second (`-DSCNN_LONGEST={listen.FRAMES}`). On a computer, a
-recording or a microphone shows it:
+In your application, compile `scnn_frontend.c` and `scnn_network.c` and call `scnn_recognise` (see `scnn.h`).
+To listen all the time, also compile `scnn_stream.c`, and pass the microphone's samples to `scnn_hear` as they
+arrive, in pieces of any size. Any sound louder than the background is answered {listen.HANGOVER * frame} ms
+after it ends, with a class or "not sure". For words of up to {listen.LONGEST * frame / 1000} s this takes
+another {kept:,} bytes of RAM, or {less:,} for words of up to one second (`-DSCNN_LONGEST={listen.FRAMES}`).
+Try it on a computer, with a recording or a microphone:
 
 ```bash
 ./scnn --stream recording.wav
 arecord -q -t raw -f S16_LE -r {program.front_end.sample_rate} | ./scnn --stream -
 ```
 
-`scnn listen --integers` hears the same words. `scnn_model.h` has all numbers of this network:
+`scnn listen --integers` hears the same words. `scnn_model.h` contains all constants of this network:
 
 | constants | bytes |
 |---|---|

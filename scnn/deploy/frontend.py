@@ -1,8 +1,8 @@
 """The log-mel image in fixed point: int16 samples in, int16 pixels out, the same bits on every machine.
 
-It follows `scnn.features` step by step: pre-emphasis, trim, frames centred on every hop-th sample, Hann
-window, spectrum, mel bands, level, 80 dB of range, normalisation. Every product and sum below is one of whole
-numbers, `>>` rounds down, and no value leaves the range of the type that the C keeps it in::
+The steps are those of `scnn.features`: pre-emphasis, trim, frames centred on every hop-th sample, Hann
+window, spectrum, mel bands, level, 80 dB of range, normalisation. All arithmetic below is on integers, `>>`
+rounds down, and no value leaves the range of its type in the C::
 
     sample    y[n] = (x[n] << 13) - emphasis x[n-1]                 int32, below 2^29
     energy    sum of (y[n] >> 6)^2, for trimming and cropping       uint64, below 2^62
@@ -14,7 +14,7 @@ numbers, `>>` rounds down, and no value leaves the range of the type that the C 
     pixel     256 (level - mean) / deviation                        int16
               or 8192 (level - correction of its band - peak + range) / range, at least 0
 
-A pixel of the second form is that of normalization="peak", which has no outliers, so that its unit is finer.
+The second form of a pixel is for normalization="peak". It has no outliers, so its unit can be finer.
 """
 
 import math
@@ -27,41 +27,41 @@ import numpy as np
 from scnn import features as of
 from scnn.features import Features
 
-UNIT, PEAK_UNIT = 256, 4096  # of a pixel: what 1 is in the image, in general and for "peak"
-OCTAVE = 1024  # of a level: what a doubling of power is
+UNIT, PEAK_UNIT = 256, 4096  # the integer for a pixel of 1, in general and for "peak"
+OCTAVE = 1024  # the increase of a level when the power doubles
 RANGE = round(of._RANGE_DB * math.log2(10) / 10 * OCTAVE)
-LOG_STEPS = 32  # pieces of the logarithm's table
+LOG_STEPS = 32  # segments in the logarithm's table
 EMPHASIS = 1 << 13
 TRIM = 1 << 21
-LARGEST = 16_000  # pixels of data: with more, one could stand out by more than an int16 holds
+LARGEST = 16_000  # pixels of data: with more, an outlier could overflow int16
 LARGEST_FRAME = 2048
-LARGEST_CROP = 2**16  # samples in all frames that are shown: their energy stays below 2^62
-QUIETER = 6  # bits that a sample loses before it is squared
+LARGEST_CROP = 2**16  # samples in all frames shown: keeps their energy below 2^62
+QUIETER = 6  # bits dropped from a sample before squaring it
 PEAK_SHIFT = 17
 
 
 def _table(values: np.ndarray, unit: int, dtype: type) -> np.ndarray:
-    """`values` in -1..1 times `unit`, rounded, and at most what `dtype` holds."""
+    """`values` in -1..1 times `unit`, rounded, and clipped to the range of `dtype`."""
     limits = np.iinfo(dtype)
     return np.clip(np.rint(values * unit), limits.min, limits.max).astype(dtype)
 
 
 def pcm(waveform: np.ndarray) -> np.ndarray:
-    """The samples of a waveform, float in -1..1 [n], as int16 [n]; 1 itself becomes the largest of these."""
+    """Convert a waveform, float in -1..1 [n], to int16 samples [n]; 1.0 becomes 32767."""
     return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16)
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """The front end of some `Features` at a sample rate.
+    """The integer front end for `features` at a sample rate.
 
     Attributes:
-        features: how images are made.
+        features: how images are computed.
         sample_rate: Hz.
-        constants: mean and deviation for the normalisation "train".
+        constants: mean and standard deviation, for the normalisation "train".
 
     Raises:
-        ValueError: a field of the features has no integer form here; the message names it.
+        ValueError: a field of the features has no integer form; the message names it.
     """
 
     features: Features
@@ -71,10 +71,10 @@ class FrontEnd:
     def __post_init__(self):
         f = self.features
         if f.kind != "logmel":
-            raise ValueError(f"features kind={f.kind!r}: only 'logmel' has a front end in integers")
+            raise ValueError(f"features kind={f.kind!r}: only 'logmel' has an integer front end")
         if f.frame & (f.frame - 1) or not 16 <= f.frame <= LARGEST_FRAME:
             raise ValueError(
-                f"features frame={f.frame}: the integer FFT wants a power of two in 16..{LARGEST_FRAME}"
+                f"features frame={f.frame}: the integer FFT needs a power of two in 16..{LARGEST_FRAME}"
             )
         if f.bands * f.width > LARGEST:
             raise ValueError(
@@ -89,32 +89,32 @@ class FrontEnd:
             )
         if f.normalization == "train" and self.constants is None:
             raise ValueError(
-                "features normalization='train' needs the mean and deviation of the training clips"
+                "features normalization='train' needs the mean and standard deviation of the training clips"
             )
 
     @property
     def unit(self) -> int:
-        """What 1 is in the image."""
+        """The integer for a pixel of 1."""
         return PEAK_UNIT if self.features.normalization == "peak" else UNIT
 
     @cached_property
     def emphasis(self) -> int:
-        """The share of the sample before that is subtracted, in 2^-13."""
+        """The share of the previous sample that is subtracted, in units of 2^-13."""
         return round(self.features.preemphasis * EMPHASIS)
 
     @cached_property
     def trim(self) -> int:
-        """The share of the loudest frame's energy above which a frame is sound, in 2^-21; 0: no trimming."""
+        """The trimming threshold as a share of the loudest frame's energy, in 2^-21; 0: no trimming."""
         return 0 if self.features.trim_db is None else round(10 ** (-self.features.trim_db / 10) * TRIM)
 
     @cached_property
     def trim_floor(self) -> int:
-        """The least energy of a frame of the trimming."""
+        """The minimum energy of a frame in trimming."""
         return round(of._FLOOR * self.features.trim_frame * 2.0 ** (2 * (28 - QUIETER)))
 
     @cached_property
     def window(self) -> np.ndarray:
-        """The rising half of the Hann window with its top, int16 [frame / 2 + 1]; it falls as it rose."""
+        """The rising half of the Hann window including its peak, int16 [frame / 2 + 1]."""
         phase = np.arange(self.features.frame // 2 + 1) / self.features.frame
         return _table(0.5 - 0.5 * np.cos(2 * np.pi * phase), 1 << 15, np.int16)
 
@@ -126,30 +126,30 @@ class FrontEnd:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Where the FFT takes its inputs from: bit-reversed, int [frame / 2]."""
+        """The bit-reversed order of the FFT's inputs, int [frame / 2]."""
         bits = (self.features.frame // 2).bit_length() - 1
         return np.array([int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits)])
 
     @cached_property
     def _bank(self) -> tuple[np.ndarray, int]:
-        """Weights of bins in bands, uint16 [frame / 2 + 1, bands], and the power of two that they carry."""
+        """Mel weights, uint16 [frame / 2 + 1, bands], and the power of two by which they are scaled."""
         bank = of._mel_bank(self.features.frame, self.features.bands, self.sample_rate).numpy()
         scale = math.floor(math.log2(65535 / bank.max()))
         return np.rint(bank * 2.0**scale).astype(np.uint16), scale
 
     @cached_property
     def bands(self) -> list[tuple[int, np.ndarray]]:
-        """Of each band its first bin and its weights from there on, uint16."""
-        every = []
+        """For each band, its first bin and its weights from there on, uint16."""
+        bands = []
         for weights in self._bank[0].T:
             used = np.flatnonzero(weights)
             first, end = (used[0], used[-1] + 1) if len(used) else (0, 0)
-            every.append((int(first), weights[first:end]))
-        return every
+            bands.append((int(first), weights[first:end]))
+        return bands
 
     @cached_property
     def offset(self) -> int:
-        """The level of the features' least power, which counts as 0."""
+        """The level of the features' power floor; it is subtracted, so that the floor is 0."""
         power = 2.0 * (27 - math.log2(self.features.frame // 2)) + self._bank[1]
         return round(OCTAVE * (math.log2(of._FLOOR) + power))
 
@@ -160,23 +160,23 @@ class FrontEnd:
 
     @cached_property
     def fixed(self) -> tuple[int, int, int] | None:
-        """Mean level, gain and shift where they are the same for every clip: "none" and "train"."""
+        """Mean level, gain and shift if they are the same for every clip ("none" and "train"), else None."""
         if self.features.normalization in ("clip", "band", "peak"):
             return None
         mean, deviation = 0.0, 1.0
         if self.features.normalization == "train":
-            assert self.constants is not None  # __post_init__ wants them
+            assert self.constants is not None  # __post_init__ checks this
             mean, deviation = self.constants
         unit = 10 * math.log10(2) / OCTAVE  # dB
         gain = UNIT * unit / deviation
         shift = 14 - math.floor(math.log2(gain))
         if not 0 <= shift <= 30:
-            raise ValueError(f"normalization: a deviation of {deviation} dB is beyond the pixels' range")
+            raise ValueError(f"normalization: pixels cannot represent a deviation of {deviation} dB")
         return round((mean - 10 * math.log10(of._FLOOR)) / unit), min(round(gain * 2**shift), 32767), shift
 
     @cached_property
     def peak(self) -> tuple[int, int, int]:
-        """For "peak": levels in its range, the gain to a pixel, and the equalisation's share in 2^-8."""
+        """For "peak": the range in levels, the gain from level to pixel, and the equalisation in 2^-8."""
         levels = round(self.features.range_db * math.log2(10) / 10 * OCTAVE)
         return levels, round(2 * PEAK_UNIT * 2.0**PEAK_SHIFT / levels), round(self.features.equalize * 256)
 
@@ -187,31 +187,35 @@ class FrontEnd:
             return 2 * PEAK_UNIT
         if self.fixed is not None:
             return 32767
-        # The square root of the count bounds a standardised value; a rounded mean adds less than half.
+        # A standardised value is at most the square root of the count; rounding the mean adds less than half.
         count = self.features.width * (self.features.bands if self.features.normalization == "clip" else 1)
         return min(32767, math.ceil(1.5 * UNIT * math.sqrt(count)) + 1)
 
     def place(self, samples: np.ndarray) -> tuple[int, int, int]:
-        """First frame shown, how many, and the column of the first one, for what `emphasised` gives."""
+        """The first frame shown, the number of frames, and the column of the first.
+
+        Args:
+            samples: from `heard`.
+        """
         f = self.features
         frames = 1 + len(samples) // f.hop
         shown = min(frames, f.width)
         first = (frames - shown) // 2
         if first + shown < frames and f.crop == "loudest":
-            # The hop of samples that begins half a hop before each frame's centre.
+            # Each frame is represented by one hop of samples around its centre.
             hops = np.pad(samples, (f.hop // 2, f.hop))[: frames * f.hop].reshape(frames, -1)
-            sums = np.cumsum(np.append(0, _energy(hops).sum(axis=1)))  # differences hold where it wraps
+            sums = np.cumsum(np.append(0, _energy(hops).sum(axis=1)))  # differences survive a wrap
             first = int(np.argmax(sums[shown:] - sums[:-shown]))
         return first, shown, (f.width - shown) // 2
 
     def image(self, pcm: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        """The image of samples.
+        """The image of a recording.
 
         Args:
             pcm: int16 [n].
 
         Returns:
-            Pixels, int64 [height, width], and the image's columns with data.
+            Pixels, int64 [height, width], and the range of columns that hold data (start, end).
 
         Raises:
             ValueError: the samples are not int16, not one-dimensional, or all zero.
@@ -236,24 +240,24 @@ class FrontEnd:
         return np.stack([self.image(clip)[0] for clip in clips]).astype(np.int16)
 
     def emphasised(self, pcm: np.ndarray) -> np.ndarray:
-        """Samples, int64 [n], in 2^-13 of those of `pcm`; the first one has none before it."""
+        """`pcm` after pre-emphasis, int64 [n], in units of 2^-13; the sample before the first is 0."""
         samples = pcm.astype(np.int64)
         return (samples << 13) - self.emphasis * np.concatenate([[0], samples[:-1]])
 
     def heard(self, pcm: np.ndarray) -> np.ndarray:
-        """What `emphasised` gives, without what is quiet before and after all that is loud."""
+        """`pcm` after pre-emphasis and trimming of quiet ends, int64."""
         samples = self.emphasised(pcm)
         start, end = self.trim_bounds(samples) if self.trim else (0, len(samples))
         return samples[start:end]
 
     def frame_count(self, pcm: np.ndarray) -> int:
-        """How many frames the spectrum is taken of for samples, int16 [n]."""
+        """The number of frames in the spectrogram of samples, int16 [n]."""
         return 1 + len(self.heard(pcm)) // self.features.hop
 
     def trim_bounds(self, samples: np.ndarray) -> tuple[int, int]:
-        """Where sound starts and ends: in frames of more than `trim` 2^-21 of the loudest frame's energy.
+        """Where sound starts and ends in the output of `emphasised`, as in `scnn.features.trim_bounds`.
 
-        As `scnn.features.trim_bounds`, for what `emphasised` gives.
+        A frame is sound if its energy is above `trim` 2^-21 of the loudest frame's.
         """
         overlap, hop = of._TRIM_OVERLAP, self.features.trim_frame // of._TRIM_OVERLAP
         hops = np.add.reduceat(_energy(samples), np.arange(0, len(samples), hop))
@@ -263,7 +267,7 @@ class FrontEnd:
         return int(sound[0]) * hop, min(len(samples), (int(sound[-1]) + 1) * hop)
 
     def levels(self, samples: np.ndarray) -> np.ndarray:
-        """Level of every band in every frame of what `emphasised` gives, int64 [1 + n // hop, bands]."""
+        """Level of every band in every frame of pre-emphasised samples [n], int64 [1 + n // hop, bands]."""
         power = self.power(self.frames(samples))
         exponent = np.maximum(_bits(np.bitwise_or.reduce(power, axis=1)) - 32, 0)
         short = power >> exponent.astype(np.uint64)[:, None]
@@ -272,7 +276,7 @@ class FrontEnd:
         return np.where(sums == 0, 0, np.maximum(level, 0))
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
-        """The windowed frames of what `emphasised` gives, int64 [1 + n // hop, frame]."""
+        """Windowed frames of pre-emphasised samples [n], int64 [1 + n // hop, frame]."""
         f = self.features
         padded = np.pad(samples, f.frame // 2)
         window = np.concatenate([self.window, self.window[-2:0:-1]]).astype(np.int64)
@@ -296,7 +300,7 @@ class FrontEnd:
         return power.astype(np.uint64)
 
     def _fft(self, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The complex FFT of [F, n], divided by n: two stages at once, then one after the other."""
+        """The complex FFT of [F, n], divided by n: the first two stages at once, then stage by stage."""
         size = real.shape[1]
         r, i = (part[:, self.order].reshape(len(part), -1, 4) for part in (real, imaginary))
         sums = r[..., 0::2] + r[..., 1::2], i[..., 0::2] + i[..., 1::2]
@@ -316,13 +320,13 @@ class FrontEnd:
         return r.reshape(len(r), -1), i.reshape(len(i), -1)
 
     def _log2(self, sums: np.ndarray) -> np.ndarray:
-        """1024 log2 of uint64 values (of those above 0), int64."""
+        """1024 log2 of positive uint64 values, int64; the result for 0 is arbitrary."""
         exponent = _bits(sums) - 1
         mantissa = sums << (63 - exponent).astype(np.uint64)
         piece = (mantissa >> np.uint64(58)).astype(np.int64) - LOG_STEPS
         rest = (mantissa >> np.uint64(42)).astype(np.int64) & 0xFFFF
         table = self.logarithm.astype(np.int64)
-        piece = np.maximum(piece, 0)  # of a value of 0, which has no logarithm
+        piece = np.maximum(piece, 0)  # for a value of 0, which has no logarithm
         between = table[piece] + ((table[piece + 1] - table[piece]) * rest >> 16)
         return exponent * OCTAVE + (between >> 4)
 
@@ -337,7 +341,7 @@ class FrontEnd:
         return _scaled(data, *standard(data))
 
     def _below_peak(self, data: np.ndarray) -> np.ndarray:
-        """Levels [bands, frames] as `scnn.features` shows those below the peak, from 0 to 2."""
+        """Levels [bands, frames] as pixels relative to the peak, from 0 to 2 as in `scnn.features`."""
         levels, gain, share = self.peak
         means, mean = _mean(data.sum(axis=1), data.shape[1]), _mean(data.sum(), data.size)
         data = data - ((share * (means - mean) + 128) >> 8)[:, None]
@@ -346,9 +350,9 @@ class FrontEnd:
 
 
 def standard(values: np.ndarray) -> tuple[int, int, int]:
-    """Mean, gain and shift that give levels mean 0 and deviation 1; gain 0 where all are equal."""
+    """Mean, gain and shift that standardise levels to mean 0 and deviation 1; gain 0 if all are equal."""
     count, total = values.size, int(values.sum())
-    root = math.isqrt(count * int((values * values).sum()) - total * total)  # count times the deviation
+    root = math.isqrt(count * int((values * values).sum()) - total * total)  # count * standard deviation
     mean = _mean(total, count)
     if root == 0:
         return mean, 0, 0
@@ -363,7 +367,7 @@ def _scaled(values: np.ndarray, mean: int, gain: int, shift: int) -> np.ndarray:
 
 
 def _mean(total, count: int):
-    """Their quotient, rounded."""
+    """`total / count`, rounded."""
     return (total + count // 2) // count
 
 
@@ -380,7 +384,7 @@ def _times(real, imaginary, cosine, sine):
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """Length of uint64 values in bits, int64: 0 for 0."""
+    """Bit length of uint64 values, int64; 0 for 0."""
     high, low = (
         (values >> np.uint64(32)).astype(np.float64),
         (values & np.uint64(0xFFFFFFFF)).astype(np.float64),

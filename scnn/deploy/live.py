@@ -1,10 +1,10 @@
-"""The live page of a network: it answers in the browser what is said to it, and shows every layer's spikes.
+"""The live page of a network: it answers spoken words in the browser, and shows every layer's spikes.
 
-The page's sources are the modules of `page/`. Browsers load no modules from a file that is opened without a
-server, so `write` puts them into one plain script, beside a script with the network (its WebAssembly in
-base64, and what the page must know of it) and one with recordings to try::
+The page's sources are the modules in `page/`. Browsers refuse to load modules from a page opened without a
+server, so `write` bundles them into one plain script. Two more scripts contain the network (its WebAssembly
+in base64, and its description) and recordings to try::
 
-    python -m scnn.deploy.live        writes the book's page into book/_static/live, from FSDD
+    python -m scnn.deploy.live        writes the book's page to book/_static/live, from FSDD
 """
 
 import argparse
@@ -39,12 +39,12 @@ GATE = (
 )
 FSDD = (
     "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), "
-    "CC BY-SA 4.0. The network has learnt from other takes of these six speakers. The noise is a computer's."
+    "CC BY-SA 4.0. The network was trained on other takes by these six speakers. The noise is synthetic."
 )
 
 
 class Sample(NamedTuple):
-    """A recording to try: what its button says, its class (None: not one), and int16 [samples]."""
+    """A recording to try: the text of its button, its class (None if it is not a word), int16 [samples]."""
 
     title: str
     label: str | None
@@ -52,23 +52,23 @@ class Sample(NamedTuple):
 
 
 def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, Any]:
-    """What the page must know of a network file, its WebAssembly among it.
+    """Everything the page needs to know about a network, including its WebAssembly.
 
     Args:
         network: the file.
-        clips: int16 [samples] each; with them, the instructions that a recording took a Cortex-M4 on average
-            are told, too.
+        clips: int16 [samples] each; if given, the result includes the average number of instructions that
+            they take on a Cortex-M4.
 
     Raises:
         FileNotFoundError: as `load_program`.
-        ValueError: as `load_program`, and where a network has no spikes or membranes to show.
+        ValueError: as `load_program`, or the network is not a spiking one with a membrane read-out.
     """
-    made, said = load_network(network)
+    loaded, description = load_network(network)
     program = load_program(network)
     if not program.spiking or program.readout != "membrane":
         raise ValueError(
-            f"{network}: the live page wants a spiking network that is read out by membrane, not "
-            f"{'a ReLU network' if not program.spiking else program.readout}"
+            f"{network}: the live page needs a spiking network with readout 'membrane', not "
+            f"{'a ReLU network' if not program.spiking else repr(program.readout)}"
         )
     f = program.front_end.features
     return {
@@ -78,7 +78,7 @@ def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, An
         "steps": program.steps,
         "most_steps": most_steps(program),
         "unit": float(program.layers[-1].scale.max()),
-        "refuse": said["experiment"].get("refuse", 0.0),
+        "refuse": description["experiment"].get("refuse", 0.0),
         "instructions": _instructions(program, clips) if len(clips) else None,
         "image": {"height": f.height, "width": f.width},
         "layers": [
@@ -92,7 +92,7 @@ def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, An
                 "shape": layer.shape,
                 "macs": int(macs),
             }
-            for layer, macs in zip(program.layers, layer_costs(made)["macs"], strict=True)
+            for layer, macs in zip(program.layers, layer_costs(loaded)["macs"], strict=True)
         ],
         "gate": {name: getattr(listen, name.upper()) for name in GATE.split()},
         "wasm": base64.b64encode(wasm(program)).decode(),
@@ -106,7 +106,7 @@ def _instructions(program: Program, clips: Sequence[np.ndarray]) -> int:
 
 
 def bundle() -> str:
-    """The modules of the page as one plain script: they run in their order, and share their names."""
+    """The page's modules as one plain script, in the order of `MODULES` and in one scope."""
     text = "\n".join(path.read_text() for path in MODULES)
     text = re.sub(r"^import .*;\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^export (?=(async )?(function|class|const)\b)", "", text, flags=re.MULTILINE)
@@ -114,40 +114,42 @@ def bundle() -> str:
 
 
 def write(network: Path | str, folder: Path | str, samples: Sequence[Sample], source: str = "") -> list[Path]:
-    """The scripts and the style of a live page in `folder`, which is made if need be; what was written.
+    """Write the scripts and the style sheet of a live page to `folder`, and return their paths.
+
+    The folder is created if necessary.
 
     Args:
         samples: recordings to try.
-        source: where they are from.
+        source: the credit line below their buttons.
 
     Raises:
         FileNotFoundError: as `about`.
         ValueError: as `about`.
     """
-    known = about(network, [sample.pcm for sample in samples])
+    description = about(network, [sample.pcm for sample in samples])
     clips = [
-        {"title": title, "label": label, "samples": base64.b64encode(said.astype("<i2").tobytes()).decode()}
-        for title, label, said in samples
+        {"title": title, "label": label, "samples": base64.b64encode(audio.astype("<i2").tobytes()).decode()}
+        for title, label, audio in samples
     ]
     recordings = {"source": source, "samples": clips}
     files = {
         "live.css": (PAGE / "live.css").read_text(),
         "live.js": bundle(),
-        "network.js": f"globalThis.scnnNetwork = {json.dumps(known, indent=1)};\n",
+        "network.js": f"globalThis.scnnNetwork = {json.dumps(description, indent=1)};\n",
         "samples.js": f"globalThis.scnnSamples = {json.dumps(recordings, indent=1)};\n",
     }
     return write_together(Path(folder), {name: text.encode() for name, text in files.items()})
 
 
 def write_page(folder: Path | str, title: str, introduction: str) -> Path:
-    """`index.html` beside what `write` has written: a page that opens without a server."""
+    """Write `index.html` next to the files from `write`; the page opens without a server."""
     text = (PAGE / "index.html").read_text()
     text = text.replace("@TITLE@", html.escape(title)).replace("@INTRODUCTION@", html.escape(introduction))
     return write_together(Path(folder), {"index.html": text.encode()})[0]
 
 
 def digits() -> list[Sample]:
-    """Take 0 of each digit in FSDD, which is tested on, the speakers in turn; half a second of noise."""
+    """Take 0 of each digit in FSDD, a test recording, by the speakers in turn; and half a second of noise."""
     corpus = load_corpus("fsdd")
     speakers = sorted(set(corpus.speakers.tolist()))
     samples = []

@@ -1,11 +1,11 @@
-"""The C of a `Program` on its targets: compiled with Zig, run from Python, its instructions counted.
+"""The C of a `Program` on its targets: compile it with Zig, run it from Python, count its instructions.
 
 - `Host`: a shared library for this machine, called through ctypes.
-- `CortexM`: code for a Cortex-M, run by Unicorn, which counts every instruction that a function executes.
-- `Wasm`: WebAssembly without a system, run by wasmtime; the same file runs in a browser.
+- `CortexM`: Cortex-M code, run by the emulator Unicorn, which counts the instructions of every function.
+- `Wasm`: freestanding WebAssembly, run by wasmtime; the same file runs in a browser.
 
 All three run the same sources with `harness.c`, which logs the image and every hidden layer, so that
-`verify` can compare all bits with `scnn.deploy.reference`. What is counted is instructions, never cycles.
+`verify` can compare all bits with `scnn.deploy.reference`. Counts are of instructions, never of cycles.
 """
 
 import bisect
@@ -25,14 +25,14 @@ from scnn.deploy.emit import CORE, SOURCES, STREAM, emit, traced_bytes
 from scnn.deploy.quantize import Program
 from scnn.deploy.stream import Word
 
-RAM = 0x20000000  # where it begins
-SAMPLES = 65_536  # of the longest recording that the harness has room for
+RAM = 0x20000000  # start address
+SAMPLES = 65_536  # in the longest recording that fits the harness
 _EXPORTS = ["harness_run", "scnn_samples", "scnn_log", "scnn_logged", "scnn_scores"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a target answered to one recording, and the log of its layers."""
+    """A target's answer to one recording, its scores, and the log of its layers."""
 
     answer: int
     scores: list[int]
@@ -40,15 +40,16 @@ class Outcome:
 
 
 class Target:
-    """A compiled program; `run` gives its `Outcome` for samples, int16 [n].
+    """A compiled program; `run` returns its `Outcome` for samples, int16 [n].
 
     Args:
-        folder: for the C and what is compiled from it.
-        flags: of the compiler.
-        name: of the file that is made.
+        folder: where the C and the compiled code go.
+        flags: for the compiler.
+        name: of the compiled file.
         command: the compiler.
         others: sources and libraries besides the program and the harness.
-        streaming: whether it hears a stream as well: `hear` some samples of it, and `finish` at its end.
+        streaming: whether to compile the stream as well: call `hear` with its samples, and `finish` at its
+            end.
     """
 
     def __init__(
@@ -71,20 +72,20 @@ class Target:
         compile_c(arguments, command)
 
     def _write(self, data: bytes) -> None:
-        """Put samples where the program looks for them."""
-        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
+        """Put samples into the program's buffer."""
+        raise NotImplementedError(f"{type(self).__name__} only answers batches of recordings")
 
     def _read(self, name: str, size: int) -> bytes:
-        """So many bytes of a variable of the program."""
-        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
+        """The first `size` bytes of one of the program's variables."""
+        raise NotImplementedError(f"{type(self).__name__} only answers batches of recordings")
 
     def _call(self, function: str, count: int) -> int:
-        """What a function of the program gives for a number of samples."""
-        raise NotImplementedError(f"{type(self).__name__} answers to many recordings at once alone")
+        """Call a function of the program with a number of samples, and return its result."""
+        raise NotImplementedError(f"{type(self).__name__} only answers batches of recordings")
 
     def run(self, pcm: np.ndarray) -> Outcome:
         if len(pcm) > SAMPLES:
-            raise ValueError(f"pcm has {len(pcm)} samples: the harness has room for {SAMPLES}")
+            raise ValueError(f"pcm has {len(pcm)} samples; the harness has room for {SAMPLES}")
         self._write(np.ascontiguousarray(pcm, dtype="<i2").tobytes())
         answer = self._call("harness_run", len(pcm))
         classes = len(self.program.classes)
@@ -93,7 +94,7 @@ class Target:
         return Outcome(answer, list(scores), self._read("scnn_log", logged))
 
     def hear(self, pcm: np.ndarray) -> list[Word]:
-        """The words that further samples of a stream, int16 [n], complete."""
+        """Process further samples of a stream, int16 [n], and return the words they complete."""
         words = []
         while len(pcm):
             part = np.ascontiguousarray(pcm[:SAMPLES], dtype="<i2")
@@ -103,7 +104,7 @@ class Target:
         return words
 
     def finish(self) -> list[Word]:
-        """The word that the end of the stream completes, if there is one."""
+        """End the stream, and return the word that this completes, if any."""
         self._call("harness_hear", -1)
         return self._heard()
 
@@ -113,7 +114,7 @@ class Target:
 
 
 class Host(Target):
-    """On this machine. `flags` are more options for the compiler, such as sanitizers."""
+    """A program for this machine. `flags` may add compiler options such as sanitizers."""
 
     def __init__(
         self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",), streaming: bool = False
@@ -133,7 +134,7 @@ class Host(Target):
 
 
 class Wasm(Target):
-    """In WebAssembly, by wasmtime."""
+    """A program in WebAssembly, run by wasmtime."""
 
     def __init__(self, program: Program, folder: Path | str, flags: Sequence[str] = ("-O2",)):
         import wasmtime
@@ -158,10 +159,10 @@ class Wasm(Target):
 
 
 class CortexM(Target):
-    """On a Cortex-M, one of `compiler.CORES`, by Unicorn.
+    """A program for a Cortex-M, one of `compiler.CORES`, run by Unicorn.
 
     Attributes:
-        counts: the instructions of the last run, by function.
+        counts: instructions of the last run, by function.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class CortexM(Target):
         self._load(core)
 
     def _load(self, core: str) -> None:
-        """Start Unicorn with what was compiled."""
+        """Load the compiled program into Unicorn."""
         from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
         from unicorn import arm_const as arm
 
@@ -188,7 +189,7 @@ class CortexM(Target):
         self._blocks: dict[tuple[int, int], int] = {}
         self.counts: dict[str, int] = {}
         models = {"cortex_m4": arm.UC_CPU_ARM_CORTEX_M4, "cortex_m7": arm.UC_CPU_ARM_CORTEX_M7}
-        # Of any type, as Unicorn's own forgets what it makes for ARM.
+        # Any, because Unicorn's type hints do not know what it creates for ARM.
         self._machine: Any = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         self._machine.ctl_set_cpu_model(models.get(core, arm.UC_CPU_ARM_CORTEX_M0))
         self._machine.mem_map(0, 1 << 22)
@@ -198,22 +199,23 @@ class CortexM(Target):
         self._machine.hook_add(UC_HOOK_BLOCK, self._count)
 
     def _count(self, machine, address, size, user) -> None:
-        """A block of instructions without a branch inside is about to be executed."""
+        """Unicorn's hook: called before each basic block."""
         self._blocks[address, size] = self._blocks.get((address, size), 0) + 1
 
     def _function(self, address: int) -> str:
         return self._starts[bisect.bisect(self._starts, (address, "\U0010ffff")) - 1][1]
 
     def _thumb(self, address: int, size: int) -> Iterator[tuple[int, int]]:
-        """The Thumb instructions in `size` bytes of code: two bytes, and two more, or 0."""
+        """The Thumb instructions in `size` bytes of code, as two half-words; the second is 0 if unused."""
         halves = iter(struct.unpack(f"<{size // 2}H", self._machine.mem_read(address, size)))
         for half in halves:
             yield half, next(halves, 0) if half >> 11 >= 0b11101 else 0
 
     def words_accessed(self, names: Collection[str]) -> int:
-        """Words that functions of these names loaded and stored in the last run, by their instructions.
+        """The number of words that the named functions loaded and stored in the last run.
 
-        Unicorn's own hook for memory never returns from some layouts of code. One that is skipped counts.
+        It is derived from their instructions, because Unicorn hangs on some code if its memory hook is used.
+        Conditional instructions count even when skipped.
         """
         own = [block for block in self._blocks if self._function(block[0]) in names]
         return sum(self._blocks[block] * sum(map(_words, self._thumb(*block))) for block in own)
@@ -242,21 +244,21 @@ class CortexM(Target):
 
 
 def _words(instruction: tuple[int, int]) -> int:
-    """Words that an instruction of `CortexM._thumb` loads or stores."""
+    """The number of words that an instruction from `CortexM._thumb` loads or stores."""
     half, rest = instruction
     if half >> 11 >= 0b11101:
-        if half >> 9 == 0b1110100:  # two registers, or a list of them
+        if half >> 9 == 0b1110100:  # double-word, or a list of registers
             return 2 if half & 0x40 else rest.bit_count()
         return int(half >> 9 == 0b1111100)
     if half & 0xF600 == 0xB400:  # push and pop
         return (half & 0x1FF).bit_count()
-    if half >> 12 == 0b1100:  # a list
+    if half >> 12 == 0b1100:  # a list of registers
         return (half & 0xFF).bit_count()
     return int(half >> 11 == 0b01001 or 5 <= half >> 12 <= 9)
 
 
 class Elf:
-    """What a 32-bit ELF file holds: `segments` to load; `functions` and `objects`, name: (address, bytes)."""
+    """A 32-bit ELF file: `segments` to load, and `functions` and `objects` as {name: (address, bytes)}."""
 
     def __init__(self, data: bytes):
         program, sections = struct.unpack_from("<II", data, 28)
@@ -293,20 +295,20 @@ def expected(program: Program, clips: Sequence[np.ndarray]) -> list[Outcome]:
 
 
 def verify(target: Target, clips: Sequence[np.ndarray], outcomes: Sequence[Outcome] | None = None) -> int:
-    """How many of the recordings differ from the reference in any bit of any layer.
+    """The number of recordings whose result differs from the reference in any bit of any layer.
 
     Args:
         clips: int16 [n] each.
-        outcomes: the reference's, if they are known.
+        outcomes: the reference's, if already known.
     """
     outcomes = expected(target.program, clips) if outcomes is None else outcomes
     return sum(target.run(pcm) != wanted for pcm, wanted in zip(clips, outcomes, strict=True))
 
 
 def instructions(target: CortexM, clips: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Instructions per recording, a row a function, over some recordings: their mean, least and most.
+    """Instructions per recording for each function: mean, least and most over the recordings.
 
-    A conditional instruction that is skipped counts. The harness' own are left out.
+    Conditional instructions count even when skipped. The harness's own instructions are left out.
     """
     counts = []
     for pcm in clips:
@@ -319,7 +321,7 @@ def instructions(target: CortexM, clips: Sequence[np.ndarray]) -> pd.DataFrame:
 
 
 def sizes(target: CortexM) -> dict[str, int]:
-    """Bytes of a program on a Cortex-M: `code`, `constants` and `ram`, the harness' own left out."""
+    """Bytes of a program on a Cortex-M: `code`, `constants` and `ram`, without the harness."""
     elf = target._elf
     own = ("harness_run", "scnn_trace", "scnn_samples", "scnn_log", "scnn_logged")
     code = sum(size for name, (_, size) in elf.functions.items() if name not in own)

@@ -1,18 +1,17 @@
-"""A trained network as integers: weights, biases, thresholds and leak, with proof that nothing overflows.
+"""A trained network in integers: weights, biases, thresholds and leak, with a proof that nothing overflows.
 
-A layer's weights become whole numbers W times a scale s, one for the tensor or one for each output. Divided
-by its scale, the layer reads::
+A layer's weights become integers W times a scale s, with one scale for the tensor or one for each output.
+Divided by the scale, the layer computes::
 
     I[t] = (sum of W x[t]) 2^f + bias        bias = b 2^f / (s u)
     U[t] = leak(U[t-1]) + I[t] - R[t] threshold        threshold = theta 2^f / (s u)
 
-where x are spikes (unit u = 1) or the pixels of the image (u = 1/256, or 1/4096 for "peak"), and f bits keep
-a fraction of the membrane, so that the threshold, in whole numbers, is close to the trained one. A ReLU
-layer gives::
+where x are spikes (unit u = 1) or the pixels of the image (u = 1/256, or 1/4096 for "peak"). The membrane has
+f fractional bits, so that the integer threshold is close to the trained one. A ReLU layer computes::
 
     y = clip((I multiplier + 2^31) >> 32, 0, 255)        multiplier = s u / u' 2^32
 
-where u' is the unit of its outputs, from the activations of clips for calibration.
+where u' is the unit of its outputs, derived from the activations of calibration clips.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from scnn.training import READOUTS, load_network
 
 BITS = (8, 4, 2)
 MAX_STEPS = 8  # a neuron's spikes are the bits of a byte
-FINE = 4096  # the least threshold that is aimed at: it is then within 1/8192 of the trained one
-LANES = 2**15 - 1  # what an int16 holds
-TUNED = (128, 512)  # least and largest threshold that can be tried, in 1/256 of the network's own
+FINE = 4096  # the smallest threshold aimed for: rounding then changes it by at most 1/8192
+LANES = 2**15 - 1  # largest int16
+TUNED = (128, 512)  # range of thresholds to try, in 1/256 of the network's own
 _LARGEST = 2**31 - 1
-_PERCENTILE = 99.999  # of a ReLU layer's activations: its outermost level, as in scnn.quantization.static_ptq
+_PERCENTILE = 99.999  # of a ReLU layer's activations: becomes level 255, as in scnn.quantization.static_ptq
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What a membrane keeps: U >> shift, or where `shift` is None 2 (U factor >> 16)."""
+    """The leak of a membrane: U >> shift, or 2 (U factor >> 16) if `shift` is None."""
 
     shift: int | None
     factor: int = 0
@@ -64,25 +63,25 @@ class Leak:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in integers; the first axis of its arrays is that of the outputs.
+    """A layer in integers; the first axis of its arrays is the outputs.
 
     The letters f, s and u are those of the module's equations.
 
     Attributes:
         notation: the layer in the paper's notation.
-        bits: of a weight in memory.
-        before: (channels, height, width) of what comes in.
-        shape: (channels, height, width) of what goes out, after the pooling.
+        bits: per stored weight.
+        before: (channels, height, width) of the input.
+        shape: (channels, height, width) of the output, after pooling.
         weights: int8 [outputs, channels, kernel, kernel], or [outputs, inputs] in the order of PyTorch's
             flattening.
         bias: int64 [outputs].
-        scale: float64 [outputs], s u 2^-f, back to the trained values.
-        fraction: bits of the membrane behind the point, f.
+        scale: float64 [outputs], s u 2^-f, which converts integers back to the trained values.
+        fraction: fractional bits of the membrane, f.
         threshold: int64 [outputs], of a spiking layer.
         leak: of a spiking layer.
         reset: of a spiking layer.
-        multiplier: int64 [outputs], of a hidden ReLU layer. A last layer has one where its outputs have
-            scales of their own: a score of membranes or logits is then (score multiplier + 2^30) >> 31.
+        multiplier: int64 [outputs], of a hidden ReLU layer. The last layer has one if its outputs have
+            different scales: the score from membranes or logits is then (score multiplier + 2^30) >> 31.
     """
 
     notation: Notation
@@ -93,7 +92,7 @@ class Layer:
     bias: np.ndarray
     scale: np.ndarray
     fraction: int = 0
-    threshold: np.ndarray = None  # type: ignore[assignment]  # of a ReLU layer, which has none
+    threshold: np.ndarray = None  # type: ignore[assignment]  # a ReLU layer has none
     leak: Leak = Leak(0)
     reset: str = "subtract"
     multiplier: np.ndarray | None = None
@@ -104,20 +103,20 @@ class Layer:
 
     @property
     def magnitude(self) -> np.ndarray:
-        """Sum of the magnitudes of each output's weights."""
+        """Sum of absolute weights of each output."""
         return np.abs(self.weights.astype(np.int64)).reshape(len(self.weights), -1).sum(axis=1)
 
 
 @dataclass(frozen=True)
 class Program:
-    """All that decides the answer to a recording.
+    """An integer network with its front end: everything that determines the answer to a recording.
 
     Attributes:
         front_end: from samples to the image.
         layers: in order.
-        steps: time steps.
+        steps: number of time steps.
         spiking: False for a ReLU network.
-        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
+        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network uses its logits.
         classes: names of the outputs.
         architecture: in the paper's notation.
         refuse: the confidence, 0..1, below which an answer in a stream is "not sure".
@@ -133,11 +132,11 @@ class Program:
     refuse: float = 0.0
 
     def proof(self) -> pd.DataFrame:
-        """Largest magnitudes that any image can cause, a row a layer.
+        """The largest magnitudes that any image can cause in each layer.
 
-        `sum` is of weights. All are below 2^31, or there would be no program. `bits` says how wide weights
-        are stored, and `lanes` whether the sums of a layer of spikes fit 16 bits with each weight on top of
-        the bits of a byte.
+        `sum`, `current` and `membrane` are all below 2^31, or `convert` would have refused the network; `sum`
+        is the largest sum of absolute weights. `bits` is the size of a stored weight. `lanes` says whether
+        the sums of spikes fit 16 bits when each weight occupies the upper bits of a byte.
         """
         rows = []
         for index, layer in enumerate(self.layers):
@@ -159,37 +158,37 @@ def convert(
     classes: tuple[str, ...] | None = None,
     calibration: torch.Tensor | None = None,
 ) -> Program:
-    """The `Program` of a trained network.
+    """Convert a trained network to a `Program`.
 
     Args:
-        bits: of the weights, one of `BITS`; by default those of the network's training, and 8 for full
-            precision.
-        per_channel: a scale for each output of a layer, but one for the last layer, whose outputs compare so;
-            a network trained with rounded weights keeps its own way.
-        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network has its logits.
+        bits: per weight, one of `BITS`; defaults to the bits the network was trained with, or 8.
+        per_channel: whether each output of a layer has its own scale. The last layer has a single scale, so
+            that its outputs can be compared. A network trained with rounded weights keeps its own scales.
+        readout: "spikes" or "membrane", see `scnn.training.scores`; a ReLU network uses its logits.
         classes: names of the outputs; by default their numbers.
-        calibration: images `[N, C, H, W]` that a ReLU network's activations are scaled by.
+        calibration: images `[N, C, H, W]` that determine the scale of a ReLU network's activations.
 
     Raises:
-        ValueError: something has no integer form: quantised membranes, more than `MAX_STEPS` steps, a layer
-            whose sums could leave 32 bits; the message names it.
+        ValueError: something has no integer form: quantised membranes, more than `MAX_STEPS` steps, or a
+            layer whose sums could exceed 32 bits; the message names it.
     """
     recipe = network.recipe
     if recipe.membrane_bits and network.spiking:
         raise ValueError(
-            f"membrane_bits={recipe.membrane_bits}: levels of the membrane have no integer form here; "
+            f"membrane_bits={recipe.membrane_bits}: quantised membranes have no integer form here; "
             "train with precision 'fp32' or 'int8-weights'"
         )
     if network.spiking and network.num_steps > MAX_STEPS:
-        raise ValueError(f"num_steps={network.num_steps}: must be at most {MAX_STEPS}, a bit each")
+        raise ValueError(f"num_steps={network.num_steps}: must be at most {MAX_STEPS}, one bit per step")
     if readout not in READOUTS:
         raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {readout!r}")
     if not network.spiking and calibration is None:
-        raise ValueError("calibration: a ReLU network needs images, which its activations are scaled by")
+        raise ValueError("calibration: a ReLU network needs images to scale its activations")
     f = front_end.features
     if network.input_shape != (1, f.height, f.width):
         raise ValueError(
-            f"the network takes images {network.input_shape}, the features give {(1, f.height, f.width)}"
+            f"the network takes images of shape {network.input_shape}, the features give "
+            f"{(1, f.height, f.width)}"
         )
     if recipe.weight_bits:
         if bits not in (None, recipe.weight_bits):
@@ -233,14 +232,14 @@ def convert(
                 multiplier = np.rint(scale / units[index + 1] * 2**32).astype(np.int64)
                 if multiplier.max() > _LARGEST:
                     raise ValueError(
-                        f"{layer.name}: its outputs' unit is too fine for its weights of {bits} bits"
+                        f"{layer.name}: the unit of its outputs is too fine for weights of {bits} bits"
                     )
                 made = replace(made, multiplier=multiplier)
         if last and channels[index] and not (network.spiking and readout == "spikes"):
             made = replace(made, multiplier=np.rint(scale / scale.max() * _LARGEST).astype(np.int64))
         _, *bounds = _bounds(made, largest, network.num_steps)
         if max(bounds) > _LARGEST:
-            raise ValueError(f"{layer.name}: its sums could reach {max(bounds):.3g}, beyond 32 bits")
+            raise ValueError(f"{layer.name}: its sums could reach {max(bounds):.3g}, which exceeds 32 bits")
         layers.append(made)
         before = made.shape
     classes = classes or tuple(str(i) for i in range(layers[-1].shape[0]))
@@ -251,15 +250,15 @@ def convert(
 
 
 def tuned(program: Program, steps: int, threshold: int = 256) -> Program:
-    """A spiking `program` with other time steps and thresholds.
+    """A spiking `program` with a different number of time steps and different thresholds.
 
     Args:
-        steps: how many.
-        threshold: in 1/256 of the program's own.
+        steps: number of time steps.
+        threshold: factor on all thresholds, in 1/256.
 
     Raises:
-        ValueError: the network is a ReLU one, there are more than `MAX_STEPS` steps, the threshold is outside
-            `TUNED`, or a sum could leave 32 bits.
+        ValueError: it is a ReLU network, there are more than `MAX_STEPS` steps, the threshold is outside
+            `TUNED`, or a sum could exceed 32 bits.
     """
     if not program.spiking:
         raise ValueError("a ReLU network has neither time steps nor thresholds to tune")
@@ -274,13 +273,13 @@ def tuned(program: Program, steps: int, threshold: int = 256) -> Program:
         most = max(_bounds(layer, _largest_input(index, program.front_end, True), steps))
         if most > _LARGEST:
             raise ValueError(
-                f"{layer.name}: with steps={steps} its sums could reach {most:.3g}, beyond 32 bits"
+                f"{layer.name}: with steps={steps} its sums could reach {most:.3g}, which exceeds 32 bits"
             )
     return replace(program, layers=layers, steps=steps)
 
 
 def most_steps(program: Program) -> int:
-    """Time steps up to which `tuned` takes every threshold; 1 for a ReLU network."""
+    """The largest number of time steps that `tuned` accepts at every threshold; 1 for a ReLU network."""
     steps = program.steps
     with suppress(ValueError):
         while program.spiking:
@@ -292,12 +291,11 @@ def most_steps(program: Program) -> int:
 def load_program(path: Path | str, **options: Any) -> Program:
     """The `Program` of a network file written by `scnn train --save`; options as in `convert`.
 
-    Its answer is read as the network was trained to be, where no `readout` is given. A ReLU network is
-    calibrated on the training clips of the corpus that it was trained on.
+    `readout` defaults to that of the training. A ReLU network is calibrated on its own training clips.
 
     Raises:
         FileNotFoundError: as `load_network`.
-        ValueError: as `load_network` and `convert`, and where the file does not say how its images were made.
+        ValueError: as `load_network` and `convert`, or the file does not say how its images were made.
     """
     network, about = load_network(path)
     try:
@@ -324,16 +322,16 @@ def rounded(weight: np.ndarray, bits: int, per_channel: bool) -> tuple[np.ndarra
 
 
 def report(program: Program, network: Network, images: torch.Tensor, pcm: list[np.ndarray], labels) -> dict:
-    """What conversion cost on some clips.
+    """Compare a program with its network on some clips.
 
     Args:
-        images: as the network takes them.
-        pcm: the same clips' samples, int16 [n] each.
+        images: of the clips, as the network takes them.
+        pcm: samples of the same clips, int16 [n] each.
         labels: their classes.
 
     Returns:
-        `float` and `integer`, accuracies in 0..1 by the program's read-out; `cost`, their difference in
-        points; `same`, the share of equal answers; and `image_error`, the largest difference of a pixel.
+        `float` and `integer`, accuracies in 0..1 with the program's read-out; `cost`, their difference in
+        percentage points; `same`, the share of equal answers; `image_error`, the largest error of a pixel.
     """
     from scnn.deploy import reference
     from scnn.training import predict
@@ -358,7 +356,7 @@ def _neuron(network: Network, index: int) -> Neuron:
 
 
 def _spiking(layer: Layer, bias: np.ndarray, neuron: Neuron, largest: int, steps: int) -> Layer:
-    """The layer with its neurons, and as many bits of fraction as the threshold needs and 32 bits bear."""
+    """Add the neurons to a layer, with as many fractional bits as the threshold needs and 32 bits allow."""
     threshold = neuron.threshold / layer.scale
     fraction = 0
     while True:
@@ -382,19 +380,19 @@ def _largest_input(index: int, front_end: FrontEnd, spiking: bool) -> int:
 
 
 def _bounds(layer: Layer, largest: int, steps: int) -> tuple[int, int, int]:
-    """Largest sum of weights, current and membrane (or sum of them, for the read-out) of a layer."""
+    """Bounds on a layer's sum of weights, current and membrane (summed over time for the read-out)."""
     current = layer.magnitude * largest * 2**layer.fraction + np.abs(layer.bias)
     membrane = current
     if layer.threshold is not None:
         kept = layer.leak.factor / 2**15 if layer.leak.shift is None else 2.0**-layer.leak.shift
         for _ in range(steps - 1):
             membrane = np.ceil(kept * membrane).astype(np.int64) + 1 + current + layer.threshold
-        membrane = membrane * steps if layer.shape[1:] == (1, 1) else membrane  # the read-out adds them up
+        membrane = membrane * steps if layer.shape[1:] == (1, 1) else membrane  # the read-out sums over time
     return int(layer.magnitude.max()), int(current.max()), int(membrane.max())
 
 
 def _activation_units(network: Network, images: torch.Tensor) -> list[float]:
-    """The unit of every hidden layer's activations, in 0..255."""
+    """The unit of each hidden layer's activations, which are integers in 0..255."""
     traces = [network.trace(part) for part in images.split(20)]
     units = []
     for index in range(len(network.layers) - 1):

@@ -1,7 +1,7 @@
-"""What the integers of a `Program` do, in numpy: the definition that every target is compared with.
+"""The reference implementation of a `Program` in numpy; every target has to give the same bits.
 
-Activity between layers is a byte per neuron: of a spiking layer its spikes, that of time step t in bit t; of
-a ReLU layer its value in 0..255. Maps are [N, height, width, channels], as in the C.
+The activity of a neuron is one byte. In a spiking layer, bit t is the spike at time step t; in a ReLU layer,
+the byte is a value in 0..255. Maps are [N, height, width, channels], as in the C.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy as np
 
 from scnn.deploy.quantize import Layer, Program
 
-_CLIPS_AT_ONCE = 25  # bounds the memory that a layer's windows take
+_CLIPS_AT_ONCE = 25  # limits memory
 
 
 @dataclass(frozen=True)
 class Result:
-    """The answers to N clips, and what led to them.
+    """The answers to N clips, and the values behind them.
 
     Attributes:
-        scores: [N, classes]: spike counts, sums of membranes or a ReLU network's logits.
-        answers: [N], the class of the highest score, the first of several equal ones.
+        scores: [N, classes], spike counts, summed membranes or, in a ReLU network, logits.
+        answers: [N], the class of the highest score; the first one if several are equal.
         hidden: the activity of each hidden layer, uint8 [N, h, w, c].
-        membranes: of the outputs, int64 [N, T, classes]; a ReLU network has its sums, with T = 1.
+        membranes: of the outputs, int64 [N, T, classes]; for a ReLU network, its sums with T = 1.
     """
 
     scores: np.ndarray
@@ -32,7 +32,7 @@ class Result:
 
 
 def recognise(program: Program, clips: Sequence[np.ndarray]) -> Result:
-    """From samples, int16 [n] each, to the answers.
+    """Answer recordings, int16 [n] each.
 
     Raises:
         ValueError: as `FrontEnd.image`.
@@ -41,7 +41,7 @@ def recognise(program: Program, clips: Sequence[np.ndarray]) -> Result:
 
 
 def run(program: Program, images: np.ndarray) -> Result:
-    """From images of `FrontEnd`, int16 [N, height, width], to the answers."""
+    """Answer images from `FrontEnd`, int16 [N, height, width]."""
     parts = [_run(program, images[i : i + _CLIPS_AT_ONCE]) for i in range(0, len(images), _CLIPS_AT_ONCE)]
     scores = np.concatenate([part[0] for part in parts])
     hidden = [np.concatenate(layer) for layer in zip(*(part[1] for part in parts), strict=True)]
@@ -76,12 +76,12 @@ def _run(program: Program, images: np.ndarray) -> tuple[np.ndarray, list[np.ndar
 
 
 def current(layer: Layer, values: np.ndarray) -> np.ndarray:
-    """Sums of weights times values, after the pooling.
+    """Weighted sums of a layer's inputs, after pooling.
 
-    They are computed in float64, which is exact: all are whole numbers below 2^53.
+    They are computed in float64, which is exact because all are integers below 2^53.
 
     Args:
-        values: [N, h, w, c], what comes in.
+        values: inputs [N, h, w, c].
 
     Returns:
         int64 [N, h', w', outputs].
@@ -106,7 +106,7 @@ def _windows(values: np.ndarray, size: int, stride: int) -> np.ndarray:
 
 
 def fire(layer: Layer, currents: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes (0 or 1) and membranes, int64 [T, ...], of sums [T, ...], or of [1, ...] that stay the same."""
+    """Spikes (0 or 1) and membranes, int64 [T, ...], for sums [T, ...], or [1, ...] if they are constant."""
     membrane = np.zeros(currents.shape[1:], dtype=np.int64)
     fired = np.zeros_like(membrane)
     spikes, membranes = [], []

@@ -1,13 +1,13 @@
-"""The same C by other tools, where a machine has them: gcc and clang, QEMU, and Valgrind.
+"""Cross-checks of the C with other tools, if installed: gcc and clang, QEMU, and Valgrind.
 
-`measure` needs nothing but packages of PyPI. Here other compilers build the same sources with `batch.c`,
-which answers a file of recordings in one process:
+`measure` needs only packages from PyPI. Here, other compilers build the same sources with `batch.c`, which
+answers a file of recordings in one process:
 
-- `Computer`: on this machine, with every undefined behaviour an error.
-- `Board`: on a Cortex-M board emulated by QEMU, which counts instructions by its own clock. It is a
-  `measure.CortexM` as well, so that Unicorn runs the same code and both counts can be compared.
+- `Computer`: runs on this machine, with any undefined behaviour an error.
+- `Board`: runs on a Cortex-M board emulated by QEMU, whose clock gives the number of instructions. It is also
+  a `measure.CortexM`, so that Unicorn can run the same code and the two counts can be compared.
 
-`compare` runs all of it and says what is missing.
+`compare` runs everything, and reports which tools are missing.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from scnn.deploy.measure import SAMPLES, CortexM, Outcome, Target
 from scnn.deploy.quantize import Program
 
 COMPILERS = ("gcc", "clang")
-# What gcc calls each core, and QEMU a board with it. None has a Cortex-M0+, whose code a Cortex-M3 runs.
+# gcc's name for each core, and a QEMU board with it. No board has a Cortex-M0+; a Cortex-M3 runs its code.
 BOARDS = {
     "cortex_m4": ("cortex-m4", "mps2-an386"),
     "cortex_m7": ("cortex-m7", "mps2-an500"),
@@ -37,12 +37,12 @@ _CHECKED = ("-O2", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def missing(*programs: str) -> list[str]:
-    """Those of `programs` that this machine does not have on its PATH."""
+    """The `programs` that are not on the PATH."""
     return [program for program in programs if not shutil.which(program)]
 
 
 class Computer(Target):
-    """A program for this machine by `compiler`, one of `COMPILERS`; with sanitizers, if `flags` say so."""
+    """A program for this machine, built by one of `COMPILERS`; `flags` turn on sanitizers by default."""
 
     def __init__(self, program: Program, folder: Path | str, compiler: str, flags: Sequence[str] = _CHECKED):
         super().__init__(program, folder, flags, f"{compiler}.exe", (compiler,), [_BATCH])
@@ -51,12 +51,12 @@ class Computer(Target):
         """The `Outcome` of each recording, int16 [n].
 
         Raises:
-            ValueError: a sanitizer found something; the message says what.
+            ValueError: a sanitizer reports an error, which is in the message.
         """
         return _answers(self, clips, [str(self.path.resolve())])[0]
 
     def instructions(self, clips: Sequence[np.ndarray]) -> float:
-        """This machine's instructions per recording, on average, by Callgrind, which wants no sanitizers."""
+        """Mean instructions per recording on this machine, by Callgrind; needs a build without sanitizers."""
         out = self.path.resolve().with_suffix(".callgrind")
         options = [f"--callgrind-out-file={out}", "--toggle-collect=harness_run"]
         _answers(self, clips, ["valgrind", "--tool=callgrind", *options, str(self.path.resolve())])
@@ -65,7 +65,7 @@ class Computer(Target):
 
 
 class Board(CortexM):
-    """A program for `core`, one of `BOARDS`, by gcc: `answers` are QEMU's, and `run` is Unicorn's."""
+    """A program for `core`, one of `BOARDS`, built by gcc; `answers` uses QEMU, and `run` uses Unicorn."""
 
     def __init__(self, program: Program, folder: Path | str, core: str):
         name, self.machine = BOARDS[core]
@@ -76,10 +76,10 @@ class Board(CortexM):
         self._load(core)
 
     def answers(self, clips: Sequence[np.ndarray]) -> tuple[list[Outcome], list[int]]:
-        """Of each recording, int16 [n], the `Outcome`, and what `harness_run` takes in instructions.
+        """For each recording, int16 [n], its `Outcome` and the instructions of `harness_run`.
 
-        QEMU's clock goes on by 128 ns with each instruction; the program reads it from a timer that counts
-        in steps of 40 ns, so that no instruction is missed.
+        QEMU's clock advances by 128 ns per instruction. The program reads it from a timer with a resolution
+        of 40 ns, fine enough to count every instruction.
         """
         options = ["-icount", "shift=7", "-semihosting-config", "enable=on,target=native"]
         silent = [word for name in ("display", "monitor", "serial") for word in (f"-{name}", "none")]
@@ -90,10 +90,10 @@ class Board(CortexM):
 def _answers(
     target: Target, clips: Sequence[np.ndarray], command: Sequence[str]
 ) -> tuple[list[Outcome], list[int]]:
-    """Outcomes and counts that `command` leaves, run in the folder of `target` on `clips`."""
+    """Run `command` on `clips` in the folder of `target`, and return the outcomes and counts it writes."""
     folder, classes = target.path.resolve().parent, len(target.program.classes)
     if (longest := max(map(len, clips))) > SAMPLES:
-        raise ValueError(f"a recording has {longest} samples: the harness has room for {SAMPLES}")
+        raise ValueError(f"a recording has {longest} samples; the harness has room for {SAMPLES}")
     with (folder / "recordings").open("wb") as file:
         for pcm in clips:
             file.write(struct.pack("<i", len(pcm)) + np.ascontiguousarray(pcm, dtype="<i2").tobytes())
@@ -117,19 +117,20 @@ def compare(
     outcomes: Sequence[Outcome],
     few: Sequence[int],
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Run `program` by every tool that is here; a row a tool, and what is missing.
+    """Run `program` with every installed tool.
 
     Args:
-        folder: for the C and what is compiled from it.
+        folder: where the C and the compiled code go.
         clips: int16 [n] each.
-        outcomes: what the reference gives for each of the clips.
-        few: indices of those to count by Unicorn, too.
+        outcomes: the reference's result for each clip.
+        few: indices of the clips whose instructions are counted.
 
     Returns:
-        Columns `recordings`; how many are `different` from the reference in any bit; `instructions` of one of
-        the few and of the harness' log of it, on average, by QEMU or Callgrind; `unicorn`, the same by
-        Unicorn; `miscounted`, for how many of the few the two counts are not equal; `word`, `unicorn` without
-        the log. And the names of the tools that are missing.
+        A table with a row for each tool, and the names of the missing tools. The columns are `recordings`;
+        `different`, how many of them differ from the reference in any bit; `instructions`, the mean over the
+        few clips by QEMU or Callgrind, including the harness's log; `unicorn`, the same by Unicorn;
+        `miscounted`, how many of the few have different counts in QEMU and Unicorn; and `word`, which is
+        `unicorn` without the log.
     """
     rows: dict[str, dict[str, Any]] = {}
     absent: list[str] = []

@@ -1,11 +1,11 @@
-"""Words in a running stream, in whole numbers: what the C of `scnn export` hears, bit by bit.
+"""Words in a continuous stream, in integers: the same bits as the C of `scnn export`.
 
-`scnn.listen.Gate` cuts the words out, `scnn.deploy.reference` answers, and an answer of too little confidence
-is "not sure". The confidence is, in 2^-15, the answer's share in the softmax of the output membranes,
-averaged over the time steps, as `scnn.training.answer` has it in floating point::
+`scnn.listen.Gate` cuts the words out, and `scnn.deploy.reference` answers them. If the confidence is too low,
+the answer is "not sure". The confidence, in units of 2^-15, is the answer's share in the softmax of the
+output membranes, averaged over the time steps, like that of `scnn.training.answer` in floating point::
 
-    e[c] = (membrane[c] gain[c]) >> shift          its exponent to the base 2, in 2^-10
-    w[c] = 2^((e[c] - max e) / 1024)               in 2^-15, from lines between 33 powers
+    e[c] = (membrane[c] gain[c]) >> shift          exponent to the base 2, in 2^-10
+    w[c] = 2^((e[c] - max e) / 1024)               in 2^-15, interpolated between 33 powers
     share = (w[answer] << 15) // sum of w
 """
 
@@ -19,20 +19,20 @@ from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program
 from scnn.listen import LONGEST, Gate, Segment
 
-CONFIDENCE = 1 << 15  # what certainty is
-STEP = 1024  # of an exponent: what a doubling is
+CONFIDENCE = 1 << 15  # full confidence
+STEP = 1024  # the increase of an exponent for a doubling
 POWERS = np.rint(CONFIDENCE * 2 ** (-np.arange(33) / 32)).astype(np.int64)
 
 
 class Word(NamedTuple):
-    """A word that was heard.
+    """A word heard in a stream.
 
     Attributes:
         start: samples before it.
-        length: samples.
+        length: in samples.
         answer: its class.
         confidence: in 2^-15.
-        sure: whether the confidence reaches what the network was saved with.
+        sure: whether the confidence reaches the network's `refuse`.
     """
 
     start: int
@@ -43,10 +43,10 @@ class Word(NamedTuple):
 
 
 class Stream:
-    """The words in a stream of samples, as `program` hears them.
+    """Recognises the words in a stream of samples with `program`.
 
     Args:
-        longest: as of `Gate`; for the C it is another value of SCNN_LONGEST.
+        longest: as in `Gate`; corresponds to SCNN_LONGEST in the C.
     """
 
     def __init__(self, program: Program, longest: int = LONGEST) -> None:
@@ -54,11 +54,11 @@ class Stream:
         self._gate = Gate(program.front_end.sample_rate, longest)
 
     def feed(self, samples: np.ndarray) -> list[Word]:
-        """The words that these further samples complete, int16 [samples] or float in [-1, 1]."""
+        """Process further samples, int16 [n] or float in [-1, 1], and return the words they complete."""
         return [self._heard(segment) for segment in self._gate.feed(samples)]
 
     def flush(self) -> list[Word]:
-        """The word that the end of the stream completes, if there is one."""
+        """End the stream, and return the word that this completes, if any."""
         return [self._heard(segment) for segment in self._gate.flush()]
 
     def _heard(self, segment: Segment) -> Word:
@@ -71,16 +71,16 @@ class Stream:
 
 
 def least(program: Program) -> int:
-    """The confidence, in 2^-15, that an answer needs."""
+    """The lowest confidence, in 2^-15, of a sure answer."""
     return math.ceil(program.refuse * CONFIDENCE)
 
 
 def gains(program: Program) -> tuple[list[int], int]:
-    """Gain of each output and their shift, which make exponents of membranes."""
+    """The gain of each output and the common shift that turn membranes into exponents."""
     exponents = program.layers[-1].scale * math.log2(math.e) * STEP
     shift = min(62, 30 - math.ceil(math.log2(exponents.max())))
     if shift < 0:
-        raise ValueError("the outputs' unit is too coarse for a confidence in integers")
+        raise ValueError("the unit of the outputs is too coarse for an integer confidence")
     return [round(value * 2**shift) for value in exponents], shift
 
 
@@ -95,7 +95,7 @@ def confidence(program: Program, membranes: np.ndarray, answer: int) -> int:
 
 
 def _power(below: np.ndarray) -> np.ndarray:
-    """2^-x in 2^-15, of x >= 0 in 2^-10, int64."""
+    """2^-x in units of 2^-15, for x >= 0 in units of 2^-10, int64."""
     piece, rest = below % STEP >> 5, below & 31
     between = POWERS[piece] - ((POWERS[piece] - POWERS[piece + 1]) * rest >> 5)
     return between >> np.minimum(below // STEP, 31)

@@ -1,7 +1,6 @@
-"""The figures of the book, page by page: those that take more than a few lines to draw.
+"""The book's figures that take more than a few lines to draw.
 
-Nothing is computed here. Pages write `from scnn import plots` and find every figure there, whichever file it
-is in.
+Nothing is computed here. Pages use `from scnn import plots`, which offers all figures.
 """
 
 from scnn.plots.common import (

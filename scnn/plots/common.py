@@ -1,4 +1,4 @@
-"""What the figures of several pages share: colours, names, axes, images, and players of sound."""
+"""Shared by the figures of several pages: colours, names, axes, images, and audio players."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 
 _DPI = 200
-_COLOURS = 32, 64  # of a picture: the fewer, the smaller its file
-_UNSEEN = 0.35  # of 255: a mean change of the pixels that no eye notices
+_COLOURS = 32, 64  # palette sizes to try: fewer colours make a smaller file
+_UNSEEN = 0.35  # mean change of the pixels, of 255, that is too small to see
 
 
 def crisp_figures() -> None:
-    """Have this notebook keep its figures as PNGs of 200 dpi and few colours, shown at half of their pixels.
+    """Make this notebook store its figures as PNGs with 200 dpi and few colours, displayed at half size.
 
-    Outside a notebook it does nothing.
+    Does nothing outside a notebook.
     """
-    ipython = sys.modules.get("IPython")  # where nobody imported it, no notebook is running
+    ipython = sys.modules.get("IPython")  # if it was never imported, no notebook is running
     shell = ipython.get_ipython() if ipython else None
     if shell is not None and hasattr(shell, "display_formatter"):
-        plt.switch_backend(plt.get_backend())  # loads it, for it registers a PNG formatter of its own then
+        plt.switch_backend(plt.get_backend())  # load it first, as loading registers another PNG formatter
         shell.display_formatter.formatters["image/png"].for_type(Figure, crisp_png)
 
 
 def crisp_png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """A figure as a PNG on white, and the `width` and `height` in pixels at which it is to be shown."""
+    """A figure as a PNG on white, and the `width` and `height` in pixels at which to display it."""
     drawn, written = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI, facecolor="white", bbox_inches="tight")
     picture = Image.open(drawn).convert("RGB")
     for colours in _COLOURS:
-        # Maximum coverage keeps rare colours, such as a spike's, where a median cut would mix them.
+        # Maximum coverage keeps rare colours, such as those of spikes; a median cut would blend them.
         few = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
         change = ImageStat.Stat(ImageChops.difference(picture, few.convert("RGB"))).mean
         if max(change) < _UNSEEN:
@@ -58,12 +58,12 @@ MODEL_COLORS = {"A": "C0", "B": "C1", "C": "C2", "CNN": "C6"}  # the same on eve
 
 
 def model_name(model: str) -> str:
-    """What a title calls a model of the zoo."""
+    """The name of a model of the zoo in titles."""
     return "control CNN" if model == "CNN" else f"Model {model}"
 
 
 def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
-    """Colours for values of both signs, 0 in the middle; logarithmic beyond `linear`, where that is given."""
+    """A symmetric colour scale around 0; logarithmic beyond `linear`, if given."""
     largest = float(np.abs(values).max())
     if linear is None:
         return Normalize(-largest, largest)
@@ -71,16 +71,16 @@ def signed(values: ArrayLike, linear: float | None = None) -> Normalize:
 
 
 def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Normalize) -> AxesImage:
-    """Draw one image as the network gets it, its first row at the bottom, with a frame around the data.
+    """Draw an image as the network receives it, first row at the bottom, with a frame around the data.
 
     Args:
         axes: where to draw.
-        image: `[height, width]`; 0, which the padding is, is white.
-        window: bool `[height, width]`, True where data is.
+        image: `[height, width]`; 0, the value of the padding, is white.
+        window: bool `[height, width]`, True where there is data.
         colors: from `signed`.
 
     Returns:
-        What a colour bar takes.
+        The image, for a colour bar.
     """
     drawn = axes.imshow(np.asarray(image), origin="lower", cmap="RdBu_r", norm=colors)
     rows, columns = np.nonzero(np.asarray(window))
@@ -94,12 +94,12 @@ def feature_image(axes: Axes, image: ArrayLike, window: ArrayLike, colors: Norma
 
 
 def stretch_accuracy(axes: Axes, which: str = "y") -> None:
-    """Give an accuracy axis in % more room the closer it gets to 100, where networks differ.
+    """Stretch an accuracy axis in % towards 100, where networks differ.
 
-    The place of an accuracy along the axis is `-log10(101 - accuracy)`.
+    An accuracy is placed at `-log10(101 - accuracy)`.
 
     Args:
-        axes: where; limits and ticks of the axis are changed, too.
+        axes: the plot; the axis limits and ticks are also set.
         which: the axis, "x" or "y".
     """
     functions = lambda y: -np.log10(np.maximum(101 - y, 1e-6)), lambda z: 101 - 10.0 ** (-z)
@@ -110,7 +110,7 @@ def stretch_accuracy(axes: Axes, which: str = "y") -> None:
 
 
 def named_players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
-    """A table of audio players, a row for each of `sounds` `[samples]` with its name, as loud as they are."""
+    """A table of audio players, one row for each named sound `[samples]`, without normalising the volume."""
     from IPython.display import HTML
 
     rows = (
@@ -120,7 +120,7 @@ def named_players(sounds: Mapping[str, np.ndarray], sample_rate: int) -> HTML:
 
 
 def player(sound: np.ndarray, sample_rate: int, name: str) -> str:
-    """The cell of a table that plays `sound` `[samples]`, as loud as it is."""
+    """A table cell that plays `sound` `[samples]`, without normalising the volume."""
     from IPython.display import Audio
 
     source = Audio(sound, rate=sample_rate, normalize=False).src_attr()

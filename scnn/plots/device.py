@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 
 def word_on_device(image: np.ndarray, layers: Mapping[str, np.ndarray]) -> Figure:
-    """Draw what a device made of one recording: its image, and how active each place of each layer is.
+    """Draw one recording on a device: its image, and the activity of each layer.
 
     Args:
         image: pixels, [height, width], low bands first.
-        layers: spikes of each neuron over all time steps, [height, width, channels], by the layer's name; a
-            layer without a map has height and width 1.
+        layers: spike counts of each neuron over all time steps, [height, width, channels], by name of the
+            layer; a dense layer has height and width 1.
     """
     maps = {"image": image} | {
         name: spikes.mean(axis=2) if spikes.shape[0] > 1 else spikes[0] for name, spikes in layers.items()
@@ -32,13 +32,13 @@ def word_on_device(image: np.ndarray, layers: Mapping[str, np.ndarray]) -> Figur
 
 
 def break_even(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, dense: Mapping[str, float]) -> None:
-    """Draw how many instructions layers of spikes take, by how many of their inputs are active.
+    """Draw the instructions of spiking layers against the share of their inputs that are active.
 
     Args:
         axes: where to draw.
-        points: `scnn.deploy.cost.by_activity`.
-        lines: `scnn.deploy.cost.break_even` of it.
-        dense: instructions of the same layers of a ReLU network, by name.
+        points: from `scnn.deploy.cost.by_activity`.
+        lines: from `scnn.deploy.cost.break_even`, for these points.
+        dense: instructions of the same layers in a ReLU network, by name.
     """
     for number, (name, of) in enumerate(points.groupby("layer", sort=False)):
         axes.plot(100 * of["active"], of["instructions"] / dense[name], ".", color=f"C{number}", label=name)
@@ -53,11 +53,12 @@ def break_even(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, dense: Map
 
 
 def shrinking_gain(axes: Axes, times: pd.DataFrame) -> None:
-    """Draw how many times the energy of a spiking network others take, by how much of it is counted.
+    """Draw the energy of other networks relative to a spiking one, for different ways of counting.
 
     Args:
         axes: where to draw.
-        times: a row for each way of counting, from the least to all, and a column for each other network.
+        times: the ratios; a row for each way of counting, from the least to the most inclusive, and a column
+            for each other network.
     """
     width = 0.8 / len(times.columns)
     for number, (name, values) in enumerate(times.items()):

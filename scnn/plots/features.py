@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def players(corpus: Corpus, rows: Sequence[Sequence[int]]) -> HTML:
-    """A table of audio players: a row for each word, a column for each speaker, as loud as recorded.
+    """A table of audio players, a row for each word and a column for each speaker, at the recorded volume.
 
     Args:
-        corpus: where the clips are.
-        rows: indices of clips, one row for each word, the speakers in the same order in each.
+        corpus: the recordings.
+        rows: indices of clips, one row for each word, with the speakers in the same order.
     """
-    from IPython.display import HTML  # only notebooks get here, and they bring IPython
+    from IPython.display import HTML  # only notebooks get here, and they have IPython
 
     heads = (f"<th>{escape(corpus.speakers[clip])}</th>" for clip in rows[0])
     table = f"<tr><th></th>{''.join(heads)}</tr>"
@@ -38,13 +38,13 @@ def players(corpus: Corpus, rows: Sequence[Sequence[int]]) -> HTML:
 
 
 def trimmed(axes: Axes, waveform: np.ndarray, sample_rate: int, bounds: Sequence[int]) -> None:
-    """Draw a waveform over time in s, what trimming cuts off in grey.
+    """Draw a waveform over time in s, with the trimmed ends in grey.
 
     Args:
         axes: where to draw.
         waveform: `[samples]`.
         sample_rate: Hz.
-        bounds: first sample that is kept, and the first after it that is not.
+        bounds: index of the first sample to keep, and of the first after the kept part.
     """
     times, (start, end) = np.arange(len(waveform)) / sample_rate, bounds
     axes.plot(times, waveform, color="0.6", linewidth=0.5)
@@ -61,7 +61,7 @@ def image_steps(
     image: ArrayLike,
     window: ArrayLike,
 ) -> None:
-    """Draw a clip on its way into the network: waveform, mel spectrogram, MFCC, padded image.
+    """Draw the steps from a clip to its image: waveform, mel spectrogram, MFCC, padded image.
 
     Args:
         axes: four of them, one for each step.
@@ -69,8 +69,8 @@ def image_steps(
         sample_rate: Hz.
         levels: `[mel bands, frames]`, dB.
         coefficients: `[coefficients, frames]`.
-        image: `[height, width]`, `coefficients` in its middle.
-        window: bool `[height, width]`, where they are.
+        image: `[height, width]`, with `coefficients` in its centre.
+        window: bool `[height, width]`, True where they are.
     """
     colors = signed(coefficients, linear=10)
     axes[0].plot(np.arange(len(waveform)) / sample_rate, waveform, color="C0", linewidth=0.6)
@@ -88,13 +88,13 @@ def image_steps(
 
 
 def read_outs(axes: Axes, table: pd.DataFrame, x: str, lines: str) -> None:
-    """Draw accuracies with error bars: filled where speakers are mixed, hollow where the speaker is unseen.
+    """Draw accuracies with error bars: filled for mixed speakers, hollow for an unseen speaker.
 
     Args:
         axes: where to draw.
         table: a row for each setting; columns `mixed`, `mixed_std`, `unseen` and `unseen_std` in %.
-        x: the column whose values stand along x, evenly spaced.
-        lines: the column whose values each get lines of their own.
+        x: the column on the x axis; its values are evenly spaced.
+        lines: the column with a line for each value.
     """
     ticks = sorted(set(table[x]))
     for number, (value, rows) in enumerate(table.groupby(lines)):

@@ -1,4 +1,4 @@
-"""The figures of page 11: accuracy against what a word costs, spiking and not."""
+"""The figures of page 11: accuracy against the cost of a word, for spiking and ReLU networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MARKERS = {"spiking": "o", "ReLU": "s"}
 
 
 def _thousands(axes: Axes) -> None:
-    """A logarithmic axis of instructions with round numbers on it."""
+    """Make the x axis logarithmic, with round numbers of instructions."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -25,12 +25,12 @@ def _thousands(axes: Axes) -> None:
 
 
 def trials(found: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw all trials of some searches, and which of them are on the front of their own search.
+    """Draw all trials of the searches, and highlight the Pareto front of each.
 
     Args:
-        found: by the kind of network, "spiking" or "ReLU", the search's table: `accuracy` (0..1),
+        found: the table of each search, by kind of network ("spiking" or "ReLU"), with `accuracy` (0..1),
             `instructions` and `packed_bytes` of each trial.
-        fronts: of each kind the rows that are on its front.
+        fronts: the rows on the front of each search, by kind.
     """
     figure, axes = plt.subplots(figsize=(7, 3.6))
     for kind, table in found.items():
@@ -53,11 +53,11 @@ def trials(found: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFrame]
 
 
 def fronts(points: pd.DataFrame) -> Figure:
-    """Draw networks with the spread of their accuracy, and those that no cheaper one reaches.
+    """Draw networks with the spread of their accuracy, and the Pareto front over all of them.
 
     Args:
-        points: a row a network, indexed by kind ("spiking" or "ReLU") and number: `accuracy` and
-            `accuracy_sd` in percent, and thousands of instructions of the `network` and of the whole `word`.
+        points: a row for each network, indexed by kind ("spiking" or "ReLU") and number: `accuracy` and
+            `accuracy_sd` in %, and thousands of instructions of the `network` and of the whole `word`.
     """
     names = {"network": "network alone", "word": "whole word, front end included"}
     figure, row = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)

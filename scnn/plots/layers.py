@@ -1,4 +1,4 @@
-"""The figures of page 05: what each layer makes of a recording, and where its zeros come from."""
+"""The figures of page 05: what each layer does with a recording, and where its zeros come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scnn.plots.common import signed
 
-ZERO_ORIGINS = {  # columns of scnn.analysis.zero_origins: colour, and what a legend calls them
+ZERO_ORIGINS = {  # columns of scnn.analysis.zero_origins: (colour, label in legends)
     "padding": ("0.9", "zero: sees only padding"),
     "silent": ("0.65", "zero: sees data, never spikes"),
     "sparse": ("C5", "zero: spikes at other steps"),
@@ -24,14 +24,14 @@ ZERO_ORIGINS = {  # columns of scnn.analysis.zero_origins: colour, and what a le
 def channel_steps(
     filters: np.ndarray, current: np.ndarray, membrane: np.ndarray, spikes: np.ndarray, steps: Sequence[int]
 ) -> Figure:
-    """Draw a layer's channels, a row for each: filter, current, last membrane potential, spikes at steps.
+    """Draw a layer's channels, one per row: filter, current, last membrane potential, and spikes.
 
     Args:
         filters: `[C, k, k]`.
         current: `[C, h, w]`, constant over time.
-        membrane: `[T, C, h, w]`, as `spikes`.
-        spikes: 0 or 1.
-        steps: the time steps whose spikes are drawn, from 1 to T.
+        membrane: `[T, C, h, w]`.
+        spikes: `[T, C, h, w]`, 0 or 1.
+        steps: time steps whose spikes are drawn, counted from 1.
     """
     figure, rows = plt.subplots(len(filters), 3 + len(steps), figsize=(8, 1.12 * len(filters)), squeeze=False)
     tops = ["filter", "current", f"membrane\n$t={len(spikes)}$", *(f"spikes\n$t={step}$" for step in steps)]
@@ -58,11 +58,11 @@ def layer_steps(
     spikes: Mapping[str, np.ndarray],
     threshold: float,
 ) -> Figure:
-    """Draw layers over time, a column for each: current and membrane of all neurons, spikes of some.
+    """Draw layers over time, one per column: current and membrane of all neurons, spikes of some.
 
     Args:
-        currents: `scnn.analysis.spread` of each layer; median as a line, middle half and range as bands.
-        membranes: the same of the membrane potentials.
+        currents: `scnn.analysis.spread` of each layer; drawn as median, middle half and range.
+        membranes: the same for the membrane potentials.
         spikes: `[T, neurons]` of each layer, 0 or 1.
         threshold: of the membrane potential.
     """
@@ -86,10 +86,10 @@ def layer_steps(
 
 
 def zero_origins(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw where the zeros of each layer come from, a panel for each network.
+    """Draw where the zeros of each layer come from, one panel per network.
 
     Args:
-        tables: `scnn.analysis.zero_origins` of each network, by the title of its panel.
+        tables: `scnn.analysis.zero_origins` of each network, by panel title.
     """
     figure, row = plt.subplots(1, len(tables), figsize=(8, 3.2), squeeze=False)
     for axes, (title, table) in zip(row[0], tables.items(), strict=True):

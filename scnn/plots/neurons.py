@@ -1,4 +1,4 @@
-"""The figures of page 02: what a neuron does over time."""
+"""The figures of page 02: neurons over time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def membrane_trace(
     times: ArrayLike | None = None,
     color: str = "C0",
 ) -> None:
-    """Draw one neuron: its membrane potential as a line, the threshold dashed, a tick on top for each spike.
+    """Draw one neuron: its membrane potential, the dashed threshold, and a tick on top for each spike.
 
     Args:
-        axes: where to draw; its limits in y become those of the data, with room for the ticks.
+        axes: where to draw; its y limits are set to fit the data and the ticks.
         membrane: `[T]`, membrane potentials.
         spikes: `[T]`, 0 or 1.
         threshold: in the unit of `membrane`.
-        times: `[T]`, where the time steps lie in x; 0, 1, 2, ... if left out.
+        times: `[T]`, x positions of the time steps; 0, 1, 2, ... by default.
         color: of the membrane potential.
     """
     membrane, spikes = np.asarray(membrane), np.asarray(spikes)
@@ -36,12 +36,12 @@ def membrane_trace(
 
 
 def raster(axes: Axes, spikes: ArrayLike, times: ArrayLike | None = None, color: str = "C1") -> None:
-    """Draw the spikes of many neurons as ticks, one row for each neuron, the first at the bottom.
+    """Draw the spikes of many neurons as ticks, one row per neuron, with the first at the bottom.
 
     Args:
         axes: where to draw.
         spikes: `[T, N]`, 0 or 1.
-        times: `[T]`, where the time steps lie in x; 0, 1, 2, ... if left out.
+        times: `[T]`, x positions of the time steps; 0, 1, 2, ... by default.
         color: of the ticks.
     """
     spikes = np.asarray(spikes)

@@ -1,4 +1,4 @@
-"""The figures of page 04: rounded membranes, their gradients, and what they do to accuracy."""
+"""The figures of page 04: rounded membranes, their gradients, and their effect on accuracy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scnn.plots.common import MODEL_COLORS, model_name, stretch_accuracy
 
 
 def clipped_gradients(membrane: np.ndarray, curves: pd.DataFrame, levels: tuple[float, float]) -> Figure:
-    """Draw what rounding does to a membrane potential, to its gradient, and to the gradient of a spike.
+    """Draw the effect of rounding on a membrane potential, on its gradient, and on the gradient of a spike.
 
     Args:
-        membrane: before it is rounded.
-        curves: a row for each way, by its label; in `rounded`, `gradient` (of the rounding) and `spike` (its
-            gradient) an array each, as long as `membrane`.
-        levels: the outermost ones.
+        membrane: potentials before rounding.
+        curves: a row for each method, indexed by label; the columns `rounded`, `gradient` (of the rounding)
+            and `spike` (gradient of the spike) hold arrays as long as `membrane`.
+        levels: the lowest and highest level.
     """
     figure, row = plt.subplots(1, 3, figsize=(8, 3.1))
     styles = zip(("-", "-", "--"), ("0.6", "C1", "C0"), (4, 2.2, 1.6), strict=True)
@@ -41,11 +41,11 @@ def clipped_gradients(membrane: np.ndarray, curves: pd.DataFrame, levels: tuple[
 
 
 def accuracy_rows(ours: pd.DataFrame, paper: Mapping[tuple[str, str], float]) -> Figure:
-    """Draw the accuracy of every training, a panel for each model, a row for each way of training.
+    """Draw the accuracy of every training, one panel per model and one row per training method.
 
     Args:
-        ours: a row a training; `model`, `arm` (the label of its row) and `accuracy` in %.
-        paper: the paper's accuracy in % by model and arm.
+        ours: a row for each training, with `model`, `arm` (the label of its row) and `accuracy` in %.
+        paper: the paper's accuracy in %, by model and arm.
     """
     models, arms = ours["model"].unique(), list(ours["arm"].unique())
     size = (8, 0.3 * len(arms) + 1.4)
@@ -70,11 +70,11 @@ def accuracy_rows(ours: pd.DataFrame, paper: Mapping[tuple[str, str], float]) ->
 
 
 def recipe_histories(histories: Mapping[str, Mapping[str, Sequence[pd.DataFrame]]], floor: float) -> Figure:
-    """Draw loss and accuracy over the epochs, a column a model: means over the seeds, with their range.
+    """Draw loss and accuracy over the epochs, one column per model: means over the seeds, with their range.
 
     Args:
-        histories: of each model and way of training, the `history` of its records, the loss per time step.
-        floor: the least loss per time step that rounded membranes allow.
+        histories: by model and training method, the `history` of the records, with the loss per time step.
+        floor: the lowest loss per time step that rounded membranes allow.
     """
     figure, rows = plt.subplots(2, len(histories), figsize=(8, 4.6), sharex=True, sharey="row", squeeze=False)
     for column, (model, ways) in zip(rows.T, histories.items(), strict=True):
@@ -96,11 +96,12 @@ def recipe_histories(histories: Mapping[str, Mapping[str, Sequence[pd.DataFrame]
 
 
 def membrane_ranges(values: Mapping[str, Mapping[str, np.ndarray]], levels: tuple[float, float]) -> Figure:
-    """Draw how membrane potentials are distributed before rounding: a row a network, a column a layer.
+    """Draw the distribution of membrane potentials before rounding, by network (rows) and layer (columns).
 
     Args:
-        values: of each network and layer, the potentials.
-        levels: the outermost ones; what lies beyond them is clipped, drawn in colour, and its share named.
+        values: the potentials, by network and layer.
+        levels: the lowest and highest level. Potentials beyond them are clipped; they are drawn in colour,
+            with their share in the title.
     """
     names = list(next(iter(values.values())))
     size = (8, 1.5 * len(values) + 0.7)
@@ -128,10 +129,10 @@ def membrane_ranges(values: Mapping[str, Mapping[str, np.ndarray]], levels: tupl
 
 
 def gradient_checks(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw how far a straight-through gradient is from the masked one, a row for each model.
+    """Compare the straight-through gradient with the masked one, one row per model.
 
     Args:
-        tables: `scnn.analysis.clip_gradients` of each model, with the deviations over seeds as NAME_sd.
+        tables: `scnn.analysis.clip_gradients` of each model, with standard deviations over seeds as NAME_sd.
     """
     figure, rows = plt.subplots(
         len(tables), 3, figsize=(8, 1.75 * len(tables) + 1), sharex="col", squeeze=False
@@ -161,26 +162,26 @@ def gradient_checks(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def footprints(table: pd.DataFrame) -> Figure:
-    """Draw accuracy over the bytes of a packed network: a colour for each model, a name at each point.
+    """Draw accuracy against the size of packed networks, with a colour for each model and labelled points.
 
     Args:
-        table: a row for each point; `model`, `label`, `bytes`, `accuracy` in % and `accuracy_sd`.
+        table: a row for each point, with `model`, `label`, `bytes`, `accuracy` in % and `accuracy_sd`.
     """
     figure, axes = plt.subplots(figsize=(8, 4.6))
     kib = table["bytes"].astype(float) / 1024
     stretch_accuracy(axes)
     axes.set(xscale="log", xlabel="packed weights, scales and biases (KiB)", ylabel="accuracy (%)")
     axes.set_xlim(0.4 * kib.min(), 2 * kib.max())
-    figure.draw_without_rendering()  # places the axes, on which the labels are spread
-    names: list[tuple[int, float, float]] = []  # on which side of its point a name is, and where, in points
+    figure.draw_without_rendering()  # fixes the layout of the axes, which the labels depend on
+    names: list[tuple[int, float, float]] = []  # of the labels: side of the point, x and y in points
     for place, row in sorted(zip(kib, table.itertuples(), strict=True), key=lambda one: -one[1].accuracy):
         color = MODEL_COLORS[row.model]
         axes.errorbar(place, row.accuracy, row.accuracy_sd, fmt="o", color=color, capsize=2, elinewidth=1)
         x, y = axes.transData.transform((place, row.accuracy)) * 72 / figure.dpi
         level = y + 3
-        side = -1 if row.model == "CNN" else 1  # the smallest networks, at the left, are named at their left
+        side = -1 if row.model == "CNN" else 1  # label the CNNs, the smallest, on their left
         while any(side == of and abs(x - near) < 75 and abs(level - at) < 9 for of, near, at in names):
-            level -= 1  # below the names that are there
+            level -= 1  # below the labels already placed
         names.append((side, x, level))
         offset: dict[str, Any] = {"xytext": (6 * side, level - y), "textcoords": "offset points"}
         align: dict[str, Any] = {"size": 8, "color": color, "ha": "right" if side < 0 else "left"}

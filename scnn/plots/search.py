@@ -19,16 +19,16 @@ def sweeps(
     names: Mapping[str, str],
     accuracy: bool = False,
 ) -> Figure:
-    """Draw what one parameter at a time does: a row of panels for each model, a column for each parameter.
+    """Draw sweeps of one parameter at a time: a row of panels for each model, a column for each parameter.
 
-    The values of a parameter are evenly spaced, whatever they are.
+    The values of a parameter are always evenly spaced.
 
     Args:
-        ours: indexed by model, parameter and value; `n`, and of each of `columns` the mean and `NAME_sd`.
-        paper: indexed alike, single trainings; those of `columns` that it has are drawn hollow.
-        columns: what to draw, with its label.
-        names: the parameters, with their labels.
-        accuracy: whether it is an accuracy in %, drawn with `stretch_accuracy`.
+        ours: indexed by model, parameter and value; `n`, and for each of `columns` the mean and `NAME_sd`.
+        paper: single trainings, indexed in the same way; it may have only some of `columns`. Drawn hollow.
+        columns: columns to draw, with their labels.
+        names: parameters, with their labels.
+        accuracy: whether the columns are accuracies in %; these are drawn with `stretch_accuracy`.
     """
     models = ours.index.unique("model")
     figure, rows = plt.subplots(
@@ -71,18 +71,18 @@ _KINDS = {"random": "o", "tpe": "^"}
 
 
 def search_space(trials: pd.DataFrame) -> Figure:
-    """Draw the trials of searches in the cube of their parameters, coloured by accuracy, as the paper does.
+    """Draw the trials of searches in 3D parameter space, coloured by accuracy, as in the paper.
 
     Args:
-        trials: a row for each; `model`, `kind`, `beta`, `num_steps`, `threshold` and `accuracy` in 0..1.
+        trials: a row for each, with `model`, `kind`, `beta`, `num_steps`, `threshold` and `accuracy` (0..1).
     """
     groups = list(trials.groupby(["model", "kind"], sort=False))
-    limits = trials[list(_SEARCHED)].agg(["min", "max"])  # one cube for all
+    limits = trials[list(_SEARCHED)].agg(["min", "max"])  # the same for all panels
     rows = -(-len(groups) // 2)
     figure = plt.figure(figsize=(8, 3.6 * rows))
     for place, ((model, kind), group) in enumerate(groups, start=1):
         axes = figure.add_subplot(rows, 2, place, projection="3d")
-        axes.patch.set_alpha(0)  # a cube's last label reaches into its neighbour
+        axes.patch.set_alpha(0)  # the last label extends into the neighbouring panel
         beta, steps, threshold = (group[name] for name in _SEARCHED)
         style = {"vmin": 0, "vmax": 100, "s": 30, "edgecolor": "black", "linewidth": 0.4, "depthshade": False}
         shown = axes.scatter(beta, steps, threshold, c=100 * group["accuracy"], **style)
@@ -98,8 +98,8 @@ def search_projections(trials: pd.DataFrame) -> Figure:
     """Draw accuracy and sparsity of the trials of searches over each parameter.
 
     Args:
-        trials: as for `search_space`, with `sparsity_all` in 0..1 and `status`; those that were stopped early
-            are hollow.
+        trials: as for `search_space`, and with `sparsity_all` (0..1) and `status`; trials that were stopped
+            early are hollow.
     """
     models = trials["model"].unique()
     quantities = {"accuracy": "accuracy (%)", "sparsity_all": "sparsity"}

@@ -1,4 +1,4 @@
-"""The figures of page 09: how fast, and where the time goes."""
+"""The figures of page 09: speedups, and where the time goes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 
 def speedups(axes: Axes, ways: pd.DataFrame, bound: float) -> None:
-    """Draw how many times as fast as the first of them several ways are, with the range over the rounds.
+    """Draw the speedup of several variants over the first one, with quartiles over the rounds.
 
     Args:
         axes: where to draw.
-        ways: rows by name, with columns "ratio", "ratio_low" and "ratio_high".
+        ways: a row for each variant, by name, with columns "ratio", "ratio_low" and "ratio_high".
         bound: the ratio of the dense products alone, drawn as a line.
     """
     places = range(len(ways))
@@ -31,11 +31,11 @@ def speedups(axes: Axes, ways: pd.DataFrame, bound: float) -> None:
 
 
 def time_shares(axes: Axes, shares: pd.DataFrame) -> None:
-    """Draw where the time of several ways goes, each as one bar of 100 %.
+    """Draw where the time of several variants goes, each as one bar of 100 %.
 
     Args:
         axes: where to draw.
-        shares: a row for each way, a column for each part of the time; rows add up to 1.
+        shares: a row for each variant, a column for each part of the time; rows add up to 1.
     """
     left = np.zeros(len(shares))
     for number, part in enumerate(shares.columns):

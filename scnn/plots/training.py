@@ -1,4 +1,4 @@
-"""The figures of page 03: the networks, how they learn, and what they cost."""
+"""The figures of page 03: the networks, their training, and their cost."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scnn.plots.common import MODEL_COLORS, model_name, signed
 
 
 def architectures(costs: Mapping[str, pd.DataFrame], image: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw networks layer by layer, one below the other, with shapes and numbers of parameters.
+    """Draw the layers of several networks, one network per row, with shapes and numbers of parameters.
 
     Args:
         costs: `scnn.metrics.layer_costs` of each model.
-        image: `[H, W]`, an input.
+        image: `[H, W]`, an example input.
         classes: the names of the outputs.
     """
     figure, rows = plt.subplots(len(costs), 1, figsize=(8, 2 * len(costs)), squeeze=False)
@@ -52,7 +52,7 @@ def _below(axes: Axes, x: float, text: str) -> None:
 
 
 def _draw_maps(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: str) -> float:
-    """A stack of feature maps `[C, H, W]` from `x` on, drawn for an input of `side` pixels; where it ends."""
+    """Draw a stack of feature maps `[C, H, W]` for an input of `side` pixels; returns its right end."""
     size, shift, edge = 0.75 * shape[1] / side, 0.3 / shape[0], min(0.8, 5 / shape[0])
     for number in range(shape[0]):
         corner = (x + number * shift, (0.3 - size) / 2 - number * shift)
@@ -61,7 +61,7 @@ def _draw_maps(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: s
 
 
 def _draw_units(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: str) -> float:
-    """A column of units, each of them visible where they are few; where it ends."""
+    """Draw a column of units, individually if there are few; returns its right end."""
     height = 1.0 if shape[0] <= 20 else min(1.0, 0.35 + 0.65 * shape[0] / 128)
     axes.add_patch(Rectangle((x, -height / 2), 0.12, height, facecolor=color))
     if shape[0] <= 20:
@@ -70,11 +70,11 @@ def _draw_units(axes: Axes, x: float, shape: tuple[int, ...], side: int, color: 
 
 
 def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], paper: Mapping[str, float]) -> Figure:
-    """Draw accuracy and loss over the epochs: the mean over the seeds, and a band from lowest to highest.
+    """Draw accuracy and loss over the epochs: the mean over the seeds, and their range as a band.
 
     Args:
-        histories: of each model, the `history` of its records.
-        paper: of each model, the paper's accuracy in percent.
+        histories: the `history` of the records of each model.
+        paper: the paper's accuracy of each model in %.
     """
     figure, rows = plt.subplots(2, len(histories), figsize=(8, 4.4), sharex=True, sharey="row", squeeze=False)
     for column, (model, runs) in enumerate(histories.items()):
@@ -98,11 +98,11 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]], paper: Mapp
 
 
 def accuracy_against_cost(table: pd.DataFrame) -> Figure:
-    """Draw accuracy over operations, a disc for each model, its area the number of parameters.
+    """Draw accuracy against operations, with a disc for each model, whose area shows its parameters.
 
     Args:
-        table: indexed by model; columns `macs` of one recording, `parameters`, `mean` and `deviation` of our
-            accuracy and `paper`, the paper's, in percent.
+        table: indexed by model, with `macs` (per recording), `parameters`, and in %, `mean` and `deviation`
+            of our accuracy and the paper's accuracy, `paper`.
     """
     figure, axes = plt.subplots(figsize=(7, 3.8))
     for model, row in table.iterrows():
@@ -124,7 +124,7 @@ def accuracy_against_cost(table: pd.DataFrame) -> Figure:
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix `[classes, classes]`, rows spoken and columns answered, errors in colour."""
+    """Draw a confusion matrix `[spoken classes, answered classes]`, with the errors in colour."""
     figure, axes = plt.subplots(figsize=(5.4, 4.4))
     errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     most = max(int(errors.max()), 1)
@@ -150,7 +150,7 @@ def rate_maps(rates: np.ndarray, window: np.ndarray) -> Figure:
 
     Args:
         rates: `[C, H, W]`, spikes per time step.
-        window: `[H, W]`, the share of recordings with data there; its outline is drawn at one half.
+        window: `[H, W]`, the share of recordings with data at a pixel; a contour is drawn at one half.
     """
     figure, row = plt.subplots(1, len(rates), figsize=(8, 1.8))
     for number, (axes, rate) in enumerate(zip(row, rates, strict=True), start=1):
@@ -163,10 +163,10 @@ def rate_maps(rates: np.ndarray, window: np.ndarray) -> Figure:
 
 
 def activity_shares(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw which share of each layer's neurons is silent, always spiking or in between.
+    """Draw the shares of each layer's neurons that are silent, always spiking, or in between.
 
     Args:
-        tables: `scnn.metrics.activity` of each model, with its row "window".
+        tables: `scnn.metrics.activity` of each model, including its row "window".
     """
     shares = {
         "silent": ("0.88", "silent at every step"),

@@ -1,4 +1,4 @@
-"""The figures of pages 13 and 14: a voice that is new, and words that are."""
+"""The figures of pages 13 and 14: new voices and new words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 
 def new_voices(found: pd.DataFrame) -> Figure:
-    """Draw accuracy against the examples of each word: for strangers on the left, for known voices beside it.
+    """Draw accuracy against the number of examples per word, for strangers (left) and known voices (right).
+
+    Lines are means over the draws, with standard deviations; the thick line is the mean over the strangers.
 
     Args:
-        found: a row for each stranger, number of examples and draw of them; columns `speaker`, `examples`,
-            and `stranger` and `known` in %. Lines are means over the draws, with their deviation; the thick
-            line is the mean over the strangers.
+        found: a row for each stranger, number of examples and draw, with columns `speaker`, `examples`, and
+            `stranger` and `known` in %.
     """
     figure, panels = plt.subplots(1, 2, sharey=True)
     counts = sorted(set(found["examples"]))
@@ -45,7 +46,7 @@ def new_voices(found: pd.DataFrame) -> Figure:
 
 
 def answer_shares(table: pd.DataFrame) -> Figure:
-    """A bar for each row of `scnn.keywords.Learnt.words`: how much was right, refused and wrong."""
+    """Draw a bar for each row of `scnn.keywords.Learnt.words`: the shares right, refused and wrong."""
     figure, axes = plt.subplots(figsize=(6.5, 0.9 + 0.38 * len(table)))
     left, places = np.zeros(len(table)), np.arange(len(table))
     for name, color in (("right", "C2"), ("not sure", "0.8"), ("wrong", "C1")):
@@ -60,14 +61,14 @@ def answer_shares(table: pd.DataFrame) -> Figure:
 
 
 def confidences(groups: Mapping[str, np.ndarray], refuse: float) -> Figure:
-    """How sure a network was of its answers: a row of dots for each group, and where it begins to be.
+    """Draw how confident a network was, as a row of dots for each group, and the threshold for "not sure".
 
     Args:
-        groups: confidences in 0..1, by name.
+        groups: confidences in 0..1, by group name.
         refuse: the confidence below which the answer is "not sure".
     """
     figure, axes = plt.subplots(figsize=(6.5, 0.9 + 0.38 * len(groups)))
-    generator = np.random.default_rng(0)  # dots beside each other, not upon each other
+    generator = np.random.default_rng(0)  # jitter, so that dots do not overlap
     for place, values in enumerate(groups.values()):
         height = place + generator.uniform(-0.28, 0.28, len(values))
         axes.plot(values, height, "o", ms=3, alpha=0.5, mew=0, color="C2" if place == 0 else "C1")

@@ -1,9 +1,9 @@
 // Written by scnn.deploy.live from the modules of scnn/deploy/page.
 (() => {
-// The recogniser for a page or for Node:
+// The recogniser, for web pages and Node:
 //     const recogniser = await load("scnn.wasm");
 //     const { answer, scores } = recogniser.recognise(samples);
-// `samples` is an Int16Array at recogniser.sampleRate; `answer` is a name of recogniser.classes, or null for silence.
+// `samples` is an Int16Array at recogniser.sampleRate; `answer` is one of recogniser.classes, or null for silence.
 
 async function load(source) {
   const bytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source)
@@ -22,10 +22,11 @@ async function load(source) {
     mostSamples: c.scnn_most_samples(),
     mostSteps: c.scnn_most_steps(),
 
-    // Other time steps, up to mostSteps, and thresholds of 0.5 to 2 times the network's own.
+    // Change the number of time steps, up to mostSteps, and scale the thresholds by 0.5 to 2.
     tune(steps, threshold = 1) {
       if (c.scnn_tune(steps, Math.round(256 * threshold))) {
-        throw new RangeError(`steps ${steps} of at most ${c.scnn_most_steps()}, threshold ${threshold}`);
+        throw new RangeError(
+          `steps must be in 1..${c.scnn_most_steps()}, threshold in 0.5..2; not ${steps}, ${threshold}`);
       }
     },
 
@@ -39,7 +40,7 @@ async function load(source) {
       return { answer: best < 0 ? null : classes[best], scores };
     },
 
-    // Of the last recording: the image, an Int16Array in 1/256, and each hidden layer's activity, a byte a neuron.
+    // For the last recording: the image, an Int16Array, and the activity of each hidden layer, one byte per neuron.
     traced() {
       const ends = Array.from({ length: c.scnn_records() }, (_, record) => c.scnn_end(record));
       const parts = ends.map((end, record) => c.memory.buffer.slice(
@@ -51,11 +52,11 @@ async function load(source) {
 
 // From a microphone to words: resampling, and the gate of scnn.listen.
 
-// Samples at another rate: a low-pass of windowed sines, read at the places of the new samples.
+// Converts samples to another rate with a windowed-sinc low-pass filter.
 class Resampler {
   constructor(from, to, crossings = 16) {
     this.step = from / to;
-    const cut = Math.min(1, to / from) * 0.94; // of the lower Nyquist frequency; the rest is for the slope
+    const cut = Math.min(1, to / from) * 0.94; // share of the lower Nyquist frequency; the rest is the transition band
     this.reach = Math.ceil(crossings / cut);
     this.weight = (t) => {
       const x = Math.PI * t * cut;
@@ -63,7 +64,7 @@ class Resampler {
         ? 0 : cut * (x ? Math.sin(x) / x : 1) * Math.cos((Math.PI * t) / (2 * this.reach)) ** 2;
     };
     this.kept = new Float32Array(this.reach); // silence before the first sample
-    this.place = this.reach; // of the next new sample among those that are kept
+    this.place = this.reach; // position of the next output sample in `kept`
   }
 
   feed(samples) {
@@ -84,8 +85,8 @@ class Resampler {
   }
 }
 
-// Words in a stream of samples, float in -1..1: `feed` gives those that are complete. See scnn.listen.Gate, whose
-// constants are `constants`. All are whole numbers below 2^53, so that they are exact.
+// Finds words in a stream of samples, float in -1..1: `feed` returns the completed ones. The same as scnn.listen.Gate,
+// whose constants are passed as `constants`. All values are integers below 2^53, so the arithmetic is exact.
 class Gate {
   constructor(rate, constants) {
     Object.assign(this, constants, { rate });
@@ -96,10 +97,10 @@ class Gate {
     this.coefficients = lacking.map((value) => Math.round(value * 2 ** this.coefficient));
     [this.quiet, this.lowest] = [this.quiet, this.lowest]
       .map((share) => Math.round(share * 2 ** 30 * this.long * this.length));
-    this.state = null; // of the filter: x and y, of the last two samples
-    this.kept = new Float32Array(0); // from frame `first` on
+    this.state = null; // of the filter: x and y of the last two samples
+    this.kept = new Float32Array(0); // samples from frame `first` on
     this.energy = 0;
-    this.filled = 0; // samples of the frame that is not complete yet
+    this.filled = 0; // samples in the current, incomplete frame
     this.first = this.now = this.free = 0;
     this.energies = [];
     this.floors = [];
@@ -137,7 +138,7 @@ class Gate {
     return this.opened === null ? [] : [this.end(this.now)].filter(Boolean);
   }
 
-  // What has been heard of a word that is not complete yet, or null.
+  // The part heard so far of an incomplete word, or null.
   soFar() {
     return this.opened === null || this.above < this.shortest ? null : this.cut(this.now);
   }
@@ -163,7 +164,7 @@ class Gate {
     return over ? this.end(this.now + 1) : null;
   }
 
-  // The segment that is open, when so many frames have been heard.
+  // The open segment after `heard` frames.
   cut(heard) {
     const start = Math.max(this.opened - this.before, this.free, 0);
     const end = Math.min(this.last + 1 + this.after, heard);
@@ -180,18 +181,18 @@ class Gate {
   }
 }
 
-// The nearest whole number, and of two the even one, as Python rounds.
+// Rounds half to even, like Python.
 function nearest(value) {
   const rounded = Math.round(value);
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
-// As 16-bit numbers, as the network takes them.
+// Converts samples to 16-bit integers, as the network takes them.
 function pcm(samples) {
   return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, nearest(x * 32768))));
 }
 
-// An audio file's samples at `rate`, its channels averaged. Rejects what the browser cannot decode.
+// The samples of an audio file at `rate`, averaged over channels. Rejects files that the browser cannot decode.
 async function decoded(bytes, rate) {
   const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const mixed = new Float32Array(audio.length);
@@ -208,7 +209,7 @@ const WORKLET = `registerProcessor("scnn", class extends AudioWorkletProcessor {
   }
 });`;
 
-// Hand the microphone's samples at `rate` to `heard`, block by block; resolves to a function that stops it.
+// Passes the microphone's samples at `rate` to `heard`, block by block; resolves to a function that stops the microphone.
 async function microphone(rate, heard) {
   const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, ...raw } });
@@ -224,12 +225,12 @@ async function microphone(rate, heard) {
     URL.revokeObjectURL(code);
     node = new AudioWorkletNode(context, "scnn");
     node.port.onmessage = ({ data }) => take(data);
-  } catch { // an older browser, or one that takes no worklet from a file
+  } catch { // an older browser, or one that loads no worklet on a page opened from a file
     node = context.createScriptProcessor(1024, 1, 1);
     node.onaudioprocess = ({ inputBuffer }) => take(inputBuffer.getChannelData(0).slice());
   }
   source.connect(node);
-  node.connect(context.destination); // which hears silence
+  node.connect(context.destination); // outputs silence
   return async () => {
     stream.getTracks().forEach((track) => track.stop());
     source.disconnect();
@@ -245,10 +246,10 @@ function joined(first, second) {
   return all;
 }
 
-// What a network made of a recording: its answer step by step, its spikes, and what they cost.
+// Runs a network on recordings: its answers step by step, its spikes, and their cost.
 
 class Network {
-  // `about` is what scnn.deploy.live writes of a network, its wasm in base64 included.
+  // `about` is the description of a network by scnn.deploy.live, including its WebAssembly in base64.
   static async from(about) {
     return new Network(about, await load(bytes(about.wasm)));
   }
@@ -268,8 +269,8 @@ class Network {
     [this.steps, this.threshold] = [steps, threshold];
   }
 
-  // Of 16-bit samples: answer (or null for silence), whether it is sure, its confidence, and of each step t the
-  // scores and the shares (running mean of the softmax of the membranes) of all classes.
+  // For 16-bit samples: the answer (null for silence), whether it is sure, its confidence, and for each step the scores
+  // of all classes and their shares (running mean over steps of the softmax of the membranes).
   recognise(samples) {
     const scores = [];
     let answer;
@@ -291,8 +292,8 @@ class Network {
     return { answer, sure, confidence, scores, shares, ...this.recogniser.traced() };
   }
 
-  // Operations of the last recording's `image` and `hidden` activity, layer by layer: multiply-accumulates of the
-  // first, additions of the others. A connection counts whenever its input is not zero.
+  // Operations of each layer for the last recording, given by its `image` and `hidden` activity: multiply-accumulates in
+  // the first layer, additions in the others. A connection counts whenever its input is not zero.
   operations({ image, hidden }) {
     return this.about.layers.map((layer, index) => {
       const active = index ? hidden[index - 1] : image;
@@ -304,13 +305,13 @@ class Network {
     });
   }
 
-  // Share of spikes among a layer's neurons and steps.
+  // Mean spikes per neuron and step.
   firing(activity) {
     return activity.reduce((sum, mask) => sum + ones(mask), 0) / (activity.length * this.steps);
   }
 }
 
-// Connections from the place of that number, row by row, to all outputs of a layer.
+// Returns a function that maps an input position, counted row by row, to its number of connections to all outputs.
 function fanOut({ kernel, stride, padding, before: [, height, width], units }) {
   if (!kernel) return () => units;
   const reach = (size) => {
@@ -345,11 +346,11 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
-// The live page: what is said to it, what every layer makes of it, and what that costs.
+// The live page: takes in words, and shows the answer, the activity of every layer, and the cost.
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const PAGE = `
-<p class="hint">Say one of these, one at a time: <span data-part="words"></span>. The sound never leaves this page:
+<p class="hint">Say one of these words at a time: <span data-part="words"></span>. The sound never leaves this page:
   nothing is sent or stored.</p>
 <div class="controls">
   <button type="button" data-part="record" aria-pressed="false">Speak</button>
@@ -361,7 +362,7 @@ const PAGE = `
 <div class="controls" role="group" aria-label="Recordings to try" data-part="samples"></div>
 <p class="fine" data-part="source"></p>
 <div class="answer"><output data-part="answer" aria-hidden="true">–</output>
-  <span data-part="detail" aria-hidden="true">Speak, drop a recording here, or press one above.</span></div>
+  <span data-part="detail" aria-hidden="true">Speak, drop a recording here, or choose one above.</span></div>
 <p class="unseen" role="status" aria-live="polite" data-part="status"></p>
 <div class="controls tune">
   <label>Time steps <input type="range" data-part="steps" min="1" step="1"> <b data-part="steps-value"></b></label>
@@ -374,14 +375,14 @@ const PAGE = `
   <h2>What it hears</h2>
   <canvas data-part="wave" role="img"></canvas>
   <canvas data-part="image" role="img"></canvas>
-  <p class="fine">Above the waveform, below the image that the network sees: mel bands from low (bottom) to high, time to the
-    right.</p>
+  <p class="fine">Top: the waveform. Bottom: the image that the network sees, with mel bands from low (bottom) to high, and
+    time from left to right.</p>
   <h2>The race of the answers</h2>
-  <p class="fine">How sure the network is of each answer, after its last time step. Marks show the steps before.</p>
+  <p class="fine">How sure the network is of each answer after its last time step. Marks show the earlier steps.</p>
   <ol class="race" data-part="race"></ol>
   <h2>Every layer, step by step</h2>
-  <p class="fine">A coloured point is a neuron that spikes. Each field of a convolution is one channel, drawn as the image
-    above.</p>
+  <p class="fine">A coloured point is a neuron that spikes. In a convolution, each square is one channel, oriented like the
+    image above.</p>
   <div data-part="layers"></div>
   <h2>What this word cost</h2>
   <div class="wide"><table data-part="cost"></table></div>
@@ -431,7 +432,7 @@ class Live {
     if (aloud) this.parts.status.textContent = `${answer}. ${detail}`;
   }
 
-  // ---- What comes in ----
+  // ---- Input ----
 
   async listen() {
     const { parts, network } = this;
@@ -450,7 +451,7 @@ class Live {
         }
       });
     } catch (error) {
-      this.say("No microphone", `${error.message || error.name}. Choose a recording, or press one above.`);
+      this.say("No microphone", `${error.message || error.name}. Choose a recording instead.`);
       return;
     }
     parts.record.textContent = "Stop";
@@ -477,7 +478,7 @@ class Live {
       return;
     }
     if (samples.length > this.network.recogniser.mostSamples) {
-      this.say("Too long", `${file.name} has ${(samples.length / this.network.rate).toFixed(0)} seconds.`);
+      this.say("Too long", `${file.name} lasts ${(samples.length / this.network.rate).toFixed(0)} seconds.`);
       return;
     }
     this.hear(samples, file.name);
@@ -508,11 +509,11 @@ class Live {
     const words = this.samples.filter((sample) => sample.label !== null);
     const right = words.filter((sample) => network.recognise(sample.pcm).answer === sample.label).length;
     parts.right.textContent = words.length
-      ? `With these, the likeliest answer is right for ${right} of the ${words.length} recordings above.` : "";
+      ? `With these settings, the likeliest answer is right for ${right} of the ${words.length} recordings above.` : "";
     if (this.word) this.show();
   }
 
-  // ---- What is shown ----
+  // ---- Output ----
 
   show() {
     const { parts, network, word } = this;
@@ -520,7 +521,7 @@ class Live {
     word.found = found;
     parts.result.hidden = found.answer === null;
     if (found.answer === null) {
-      this.say("Silence", `In ${word.name} all samples are zero.`);
+      this.say("Silence", `All samples of ${word.name} are zero.`);
     } else {
       const sure = `${(100 * found.confidence).toFixed(0)} % sure`;
       if (found.sure) this.say(found.answer, `${sure}: ${word.name}`);
@@ -544,12 +545,12 @@ class Live {
     const [low, high] = [Math.min(...word.found.image), Math.max(...word.found.image)];
     const shade = (x, y) => heat((word.found.image[(height - 1 - y) * width + x] - low) / (high - low));
     pixels(parts.image, width, height, shade);
-    parts.image.setAttribute("aria-label", `Log-mel image of ${word.name}, ${height} bands by ${width} frames`);
+    parts.image.setAttribute("aria-label", `Log-mel image of ${word.name}: ${height} bands by ${width} frames`);
     const spike = rgb(colour("--live-spike"));
     parts.layers.replaceChildren(...word.found.hidden.map((activity, index) => {
       const { name, shape } = layers[index];
       const share = (100 * network.firing(activity)).toFixed(1);
-      const title = `${name}: ${activity.length.toLocaleString("en")} neurons, ${share} % of them spike at a step`;
+      const title = `${name}: ${activity.length.toLocaleString("en")} neurons; ${share} % of them spike per step`;
       const fields = Array.from({ length: network.steps }, (_, step) => {
         const canvas = element("canvas", { className: shape[1] * shape[2] > 1 ? "field" : "field flat" });
         maps(canvas, activity, shape, step, spike);
@@ -611,11 +612,11 @@ class Live {
     parts.cost.querySelectorAll("tbody th").forEach((th) => { th.scope = "row"; });
     const adds = sums[0] - numbers[0];
     parts.verdict.textContent =
-      `${shown(numbers[0])} of them multiply and add, once, in the first layer; the other ${shown(adds)} add the weights of a `
-      + `spike. A dense network of the same shape (its ReLU twin) multiplies and adds ${shown(sums[1])} times for every word: `
-      + `${(sums[1] / sums[0]).toFixed(1)} times as many operations.`
-      + (instructions ? ` On a Cortex-M4 a word took ${shown(instructions)} instructions on average, from samples to answer, `
-        + "over the recordings above." : "");
+      `${shown(numbers[0])} of these operations are multiply-accumulates in the first layer, done once; the other `
+      + `${shown(adds)} are additions of weights, caused by spikes. A dense network of the same shape (its ReLU twin) takes `
+      + `${shown(sums[1])} multiply-accumulates for every word: ${(sums[1] / sums[0]).toFixed(1)} times as many operations.`
+      + (instructions ? " From samples to answer, the recordings above take "
+        + `${shown(instructions)} instructions on average on a Cortex-M4.` : "");
   }
 }
 
@@ -651,7 +652,7 @@ function pixels(canvas, width, height, colour) {
   pen.putImageData(data, 0, 0);
 }
 
-// A layer's spikes at a step, its channels as fields in a grid; activity is [height][width][channels].
+// Draws a layer's spikes at one step, with its channels in a grid; activity is [height][width][channels].
 function maps(canvas, activity, [channels, height, width], step, [red, green, blue]) {
   const flat = height * width === 1;
   const [fields, h, w] = flat ? [channels, 1, 1] : [channels, height, width];
@@ -668,7 +669,7 @@ function maps(canvas, activity, [channels, height, width], step, [red, green, bl
   });
 }
 
-// Dark blue over green to yellow, for 0..1.
+// A colour from dark blue through green to yellow, for 0..1.
 function heat(share) {
   const stops = [[20, 24, 70], [42, 92, 140], [38, 160, 134], [140, 208, 80], [253, 231, 60]];
   const place = Math.max(0, Math.min(1, share || 0)) * (stops.length - 1);
@@ -686,7 +687,7 @@ function element(kind, properties = {}, ...children) {
   return made;
 }
 
-// The page hands over what is in network.js and samples.js; `scnnLive` is for whoever looks on from outside.
+// network.js and samples.js define the network and the recordings; `scnnLive` gives tests access to the page.
 const scnnLive = { Gate, Network, Resampler, pcm };
 globalThis.scnnLive = scnnLive;
 scnnLive.ready = (async () => {
@@ -694,7 +695,7 @@ scnnLive.ready = (async () => {
   try {
     scnnLive.live = new Live(root, await Network.from(globalThis.scnnNetwork), globalThis.scnnSamples);
   } catch (error) {
-    root.textContent = `This page needs WebAssembly and a browser of 2022 or later (${error.message}).`;
+    root.textContent = `This page needs WebAssembly and a browser from 2022 or later (${error.message}).`;
     throw error;
   }
 })();

@@ -1,5 +1,5 @@
 globalThis.scnnSamples = {
- "source": "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), CC BY-SA 4.0. The network has learnt from other takes of these six speakers. The noise is a computer's.",
+ "source": "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), CC BY-SA 4.0. The network was trained on other takes by these six speakers. The noise is synthetic.",
  "samples": [
   {
    "title": "0 (george)",

@@ -1,7 +1,7 @@
-/* For tests and measurements with other tools: answers the file `recordings` with the file `outcomes`, on a computer,
-   or on an emulated Mps2 board without a system, whose files are the computer's (semihosting).
+/* For tests and measurements with other tools: reads the file `recordings` and writes the file `outcomes`. Runs on a
+   computer, or bare-metal on an emulated MPS2 board, which accesses the computer's files by semihosting.
 
-   Of each recording it reads int32 count, int16 samples[count], and writes int32 answer, uint32 instructions,
+   For each recording it reads int32 count, int16 samples[count], and writes int32 answer, uint32 instructions,
    int32 scores[classes], int32 logged, uint8 log[logged]. */
 #include "scnn.h"
 #include "scnn_model.h"
@@ -16,7 +16,7 @@ int harness_run(int32_t count);
 static uintptr_t recordings, outcomes;
 int main(void);
 
-/* What the debugger of a board without a system does for it; the emulator takes the debugger's place. */
+/* A semihosting call: the debugger, here the emulator, performs the operation. */
 static uintptr_t host(uintptr_t operation, const void *arguments) {
     register uintptr_t r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = arguments;
@@ -31,7 +31,7 @@ static uintptr_t open_file(const char *name, uintptr_t length, uintptr_t mode) {
 
 static int take(void *to, uint32_t size) {
     uintptr_t arguments[3] = {recordings, (uintptr_t)to, size};
-    return host(6, arguments) == 0; /* so many bytes are missing */
+    return host(6, arguments) == 0; /* SYS_READ returns the number of bytes not read */
 }
 
 static void give(const void *from, uint32_t size) {
@@ -42,14 +42,14 @@ static void give(const void *from, uint32_t size) {
 #ifdef __ARM_ARCH_6M__
 void *memcpy(void *to, const void *from, unsigned int size);
 
-/* The compiler calls it where it cannot tell that a word is aligned. */
+/* The compiler calls this if it cannot tell that a word is aligned. */
 void *memcpy(void *to, const void *from, unsigned int size) {
     for (unsigned int i = 0; i < size; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
     return to;
 }
 #endif
 
-/* Instructions, if the emulator takes 128 ns for each: the board's timer counts down every 40 ns. */
+/* Counts instructions: the emulator takes 128 ns for each, and the board's timer counts down every 40 ns. */
 #define TIMER ((volatile uint32_t *)0x40000000)
 
 static int nothing(int32_t count) { return (int)count; }
@@ -62,14 +62,14 @@ __attribute__((noinline)) static uint32_t ticks(int (*run)(int32_t), int32_t cou
 
 static uint32_t counted(int32_t count, int32_t *answer) {
     uint32_t empty = ticks(nothing, 0, answer), all = ticks(harness_run, count, answer);
-    return (uint32_t)(((uint64_t)(all - empty) * 40 + 64) / 128) + 1; /* `nothing` is one itself */
+    return (uint32_t)(((uint64_t)(all - empty) * 40 + 64) / 128) + 1; /* `nothing` itself takes one instruction */
 }
 
 static void start(void) {
     TIMER[2] = 0xFFFFFFFF;
     TIMER[0] = 1;
 #ifdef __ARM_ARCH_6M__
-    *(volatile uint32_t *)0xE000ED14 |= 8; /* this board has a Cortex-M3: let it refuse what a Cortex-M0+ would */
+    *(volatile uint32_t *)0xE000ED14 |= 8; /* make this Cortex-M3 trap unaligned accesses, as a Cortex-M0+ does */
 #endif
     recordings = open_file("recordings", 10, 1);
     outcomes = open_file("outcomes", 8, 5);
@@ -83,7 +83,7 @@ static void fault(void) {
 }
 
 __attribute__((section(".vectors"), used)) static void (*const vectors[])(void) = {
-    (void (*)(void))0x20400000, start, fault, fault, fault, fault, fault}; /* first the end of the stack */
+    (void (*)(void))0x20400000, start, fault, fault, fault, fault, fault}; /* first the initial stack pointer */
 
 #else
 

@@ -1,4 +1,4 @@
-/* For tests and measurements on any target: a place for samples, and a log of what every layer did. */
+/* For tests and measurements on any target: a buffer for samples, and a log of the activity of every layer. */
 #include "scnn.h"
 #include "scnn_model.h"
 
@@ -14,7 +14,7 @@ void scnn_trace(const void *data, int32_t bytes) {
 #ifdef HARNESS_STREAM
 struct scnn_word scnn_heard;
 
-/* Hear so many samples of a stream, or with -1 its end. */
+/* Pass `count` samples to the stream; -1 ends it. */
 int harness_hear(int32_t count) {
     if (count >= 0) return scnn_hear(scnn_samples, count, &scnn_heard);
     scnn_finish(&scnn_heard);

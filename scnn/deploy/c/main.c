@@ -1,12 +1,12 @@
-/* Answers recordings on a computer: scnn FILE.wav ..., or raw int16 samples, low bytes first, on `-`.
-   With --stream, each of them may have many words: scnn --stream FILE.wav, or a microphone's samples on `-`. */
+/* Answers recordings on a computer: scnn FILE.wav ..., or raw little-endian int16 samples on stdin, `-`.
+   With --stream, each may contain many words: scnn --stream FILE.wav, or `-` for a microphone's samples on stdin. */
 #include <stdio.h>
 #include <string.h>
 
 #include "scnn.h"
 
 #define MOST_SAMPLES (60 * 48000)
-#define BLOCK 256 /* samples of a stream that are waited for */
+#define BLOCK 256 /* samples read from a stream at a time */
 
 static int16_t samples[MOST_SAMPLES];
 static unsigned char block[4096];
@@ -17,7 +17,7 @@ static uint32_t little(const unsigned char *bytes, int count) {
     return value;
 }
 
-/* Samples up to `most`, of two bytes each; how many there were. */
+/* Read at most `most` samples of two bytes each; returns how many were read. */
 static int32_t read_samples(FILE *file, uint32_t most) {
     int32_t count = 0;
     unsigned char pair[2];
@@ -26,7 +26,7 @@ static int32_t read_samples(FILE *file, uint32_t most) {
     return count;
 }
 
-/* Read a WAV file up to its samples: 0 and how many there should be, or -1 with the reason. */
+/* Read a WAV file up to its samples. Returns 0 and sets `most`, their number; or -1 and sets `problem`. */
 static int find_samples(FILE *file, uint32_t *most, const char **problem) {
     int known = 0;
     if (fread(block, 1, 12, file) != 12 || memcmp(block, "RIFF", 4) || memcmp(block + 8, "WAVE", 4)) {
@@ -60,7 +60,7 @@ static int find_samples(FILE *file, uint32_t *most, const char **problem) {
     return -1;
 }
 
-/* A line for a word of a stream, if there is one: when it began, and what it is. */
+/* Print a word of a stream, if there is one: when it started, and the answer. */
 static void tell(const struct scnn_word *word) {
     if (word->answer < 0) return;
     int sure = word->sure, percent = (int)((word->confidence * 100 + 16384) / 32768);
@@ -69,7 +69,7 @@ static void tell(const struct scnn_word *word) {
     fflush(stdout);
 }
 
-/* Tell every word in a stream of up to `most` samples. */
+/* Print every word in a stream of up to `most` samples. */
 static void hear(FILE *file, uint32_t most) {
     struct scnn_word word;
     for (int32_t count; (count = read_samples(file, most < BLOCK ? most : BLOCK)) > 0;) {
@@ -83,7 +83,7 @@ static void hear(FILE *file, uint32_t most) {
     tell(&word);
 }
 
-/* Tell the class of a recording; -1 if it is silent. */
+/* Print the class of a recording; returns -1 if it is silent. */
 static int answer(const char *name, int32_t count) {
     int best = scnn_recognise(samples, count);
     if (best < 0) return -1;

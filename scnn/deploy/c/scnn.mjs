@@ -1,7 +1,7 @@
-// The recogniser for a page or for Node:
+// The recogniser, for web pages and Node:
 //     const recogniser = await load("scnn.wasm");
 //     const { answer, scores } = recogniser.recognise(samples);
-// `samples` is an Int16Array at recogniser.sampleRate; `answer` is a name of recogniser.classes, or null for silence.
+// `samples` is an Int16Array at recogniser.sampleRate; `answer` is one of recogniser.classes, or null for silence.
 
 export async function load(source) {
   const bytes = source instanceof ArrayBuffer || ArrayBuffer.isView(source)
@@ -20,10 +20,11 @@ export async function load(source) {
     mostSamples: c.scnn_most_samples(),
     mostSteps: c.scnn_most_steps(),
 
-    // Other time steps, up to mostSteps, and thresholds of 0.5 to 2 times the network's own.
+    // Change the number of time steps, up to mostSteps, and scale the thresholds by 0.5 to 2.
     tune(steps, threshold = 1) {
       if (c.scnn_tune(steps, Math.round(256 * threshold))) {
-        throw new RangeError(`steps ${steps} of at most ${c.scnn_most_steps()}, threshold ${threshold}`);
+        throw new RangeError(
+          `steps must be in 1..${c.scnn_most_steps()}, threshold in 0.5..2; not ${steps}, ${threshold}`);
       }
     },
 
@@ -37,7 +38,7 @@ export async function load(source) {
       return { answer: best < 0 ? null : classes[best], scores };
     },
 
-    // Of the last recording: the image, an Int16Array in 1/256, and each hidden layer's activity, a byte a neuron.
+    // For the last recording: the image, an Int16Array, and the activity of each hidden layer, one byte per neuron.
     traced() {
       const ends = Array.from({ length: c.scnn_records() }, (_, record) => c.scnn_end(record));
       const parts = ends.map((end, record) => c.memory.buffer.slice(

@@ -1,4 +1,4 @@
-/* Samples to log-mel image, as scnn.deploy.frontend defines it. `>>` of a negative number must round down. */
+/* Samples to log-mel image, as defined by scnn.deploy.frontend. Requires that `>>` of a negative number rounds down. */
 #define SCNN_FRONTEND_TABLES
 #include "scnn.h"
 #include "scnn_memory.h"
@@ -11,10 +11,10 @@ int32_t scnn_left, scnn_right;
 #define TOP ((SCNN_HEIGHT - SCNN_BANDS) / 2)
 #define TRIM_HOP (SCNN_TRIM_FRAME / 4)
 
-/* The upper half of a product. */
+/* The upper 32 bits of a product. */
 SCNN_INLINE int32_t high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
 
-/* Length of a number in bits, 0 for 0. */
+/* Bit length of a number, 0 for 0. */
 SCNN_INLINE int32_t bits(uint32_t value) {
 #if defined(__GNUC__)
     return value ? 32 - __builtin_clz(value) : 0;
@@ -29,7 +29,7 @@ SCNN_INLINE int32_t bits64(uint64_t value) {
     return value >> 32 ? 32 + bits((uint32_t)(value >> 32)) : bits((uint32_t)value);
 }
 
-/* ---- Samples: all of a recording, of which those from `first` up to `end` are heard ---- */
+/* ---- Samples of a recording; after trimming, only those in [first, end) are used ---- */
 
 struct sound {
     const int16_t *samples;
@@ -41,7 +41,7 @@ SCNN_INLINE int32_t emphasised(const int16_t *samples, int32_t at) {
 }
 
 #if SCNN_TRIM || SCNN_LOUDEST
-/* Sum of squares of `length` samples from `start` on; 0 beyond both ends. */
+/* Energy of `length` samples from `start`; samples outside the sound count as 0. */
 SCNN_APART uint64_t energy(const struct sound *sound, int32_t start, int32_t length) {
     int32_t end = start + length < sound->end ? start + length : sound->end;
     uint64_t sum = 0;
@@ -54,13 +54,13 @@ SCNN_APART uint64_t energy(const struct sound *sound, int32_t start, int32_t len
 #endif
 
 #if SCNN_TRIM
-/* Energy of the frame of four hops around the start of hop `index`, at least the floor. */
+/* Energy of the four hops centred on the start of hop `index`, but at least the floor. */
 static uint64_t around(const struct sound *sound, int32_t index) {
     uint64_t sum = energy(sound, (index - 2) * TRIM_HOP, 4 * TRIM_HOP);
     return sum > SCNN_TRIM_FLOOR ? sum : SCNN_TRIM_FLOOR;
 }
 
-/* Leave out what is quiet before and after all that is loud. */
+/* Trim the quiet ends. */
 static void trim(struct sound *sound) {
     int32_t last = sound->end / TRIM_HOP, first = 0;
     uint64_t loudest = SCNN_TRIM_FLOOR, hops[4] = {0, 0, 0, energy(sound, 0, TRIM_HOP)};
@@ -78,7 +78,7 @@ static void trim(struct sound *sound) {
 }
 #endif
 
-/* The first one of the frames that the image shows, of so many. */
+/* Index of the first of `frames` frames to appear in the image. */
 SCNN_INLINE int32_t first_shown(const struct sound *sound, int32_t frames) {
 #if SCNN_LOUDEST
     int32_t best = 0, start = sound->first - SCNN_HOP / 2;
@@ -98,10 +98,11 @@ SCNN_INLINE int32_t first_shown(const struct sound *sound, int32_t frames) {
 /* ---- One frame: window, spectrum, power, bands ---- */
 
 SCNN_INLINE int32_t windowed(int32_t sample, int16_t weight) {
-    return high(sample, weight * 65536); /* `>> 16`, by what a processor has an instruction for */
+    return high(sample, weight * 65536); /* (sample * weight) >> 16, in a single instruction */
 }
 
-/* Half of a frame, windowed, in the order that the FFT wants. The window is read in steps of 1, or of -1. */
+/* Window half of a frame, and store it in the order that the FFT needs. `step` is 1 or -1: the window's second half is
+   the first one backwards. */
 SCNN_INLINE void half_frame(const int16_t *samples, const uint16_t *order, const int16_t *window, int32_t step) {
     int32_t before = samples[-1];
     for (int32_t i = 0; i < HALF / 2; i++, samples += 2, window += 2 * step) {
@@ -113,7 +114,7 @@ SCNN_INLINE void half_frame(const int16_t *samples, const uint16_t *order, const
     }
 }
 
-/* The frame from `start` on; zeros lie beyond both ends of what is heard. */
+/* Window the frame that begins at `start`; samples outside the sound are 0. */
 SCNN_APART void frame(const struct sound *sound, int32_t start) {
     if (start > 0 && start >= sound->first && start + SCNN_FRAME <= sound->end) {
         half_frame(sound->samples + start, scnn_order, scnn_window, 1);
@@ -127,7 +128,7 @@ SCNN_APART void frame(const struct sound *sound, int32_t start) {
     }
 }
 
-/* The FFT of HALF complex numbers in bit-reversed order, in place, halved at every stage. */
+/* In-place FFT of HALF complex numbers in bit-reversed order, halved at every stage. */
 SCNN_APART void transform(void) {
     int32_t *z = scnn_odd.spectrum;
     for (int32_t *p = z; p < z + 2 * HALF; p += 8) {
@@ -156,7 +157,7 @@ SCNN_INLINE uint64_t square(int32_t real, int32_t imaginary) {
     return (uint64_t)((int64_t)real * real) + (uint64_t)((int64_t)imaginary * imaginary);
 }
 
-/* The power of every bin, from the FFT, in its place; what all of them have in bits. */
+/* Replace the FFT by the power of every bin; returns the bitwise OR of all powers. */
 SCNN_APART uint64_t powers(void) {
     const int32_t *z = scnn_odd.spectrum;
     uint64_t *power = scnn_odd.power, every;
@@ -179,7 +180,7 @@ SCNN_APART uint64_t powers(void) {
     return every;
 }
 
-/* 1024 log2 of a number above 0. */
+/* 1024 log2 of a positive number. */
 SCNN_INLINE int32_t logarithm(uint64_t value) {
     int32_t exponent = bits64(value) - 1;
     uint32_t mantissa = (uint32_t)((value << (63 - exponent)) >> 32);
@@ -188,7 +189,8 @@ SCNN_INLINE int32_t logarithm(uint64_t value) {
     return exponent * 1024 + (int32_t)((piece[0] + ((uint32_t)(piece[1] - piece[0]) * rest >> 16)) >> 4);
 }
 
-/* The levels of the frame in scnn_odd, in a column of the image unless that is null; `highest` so far. */
+/* Compute the band levels of the frame in scnn_odd, and store them in `column` unless it is null. Returns the highest
+   level so far, given the previous `highest`. */
 SCNN_APART int32_t levels(int16_t *column, int32_t highest) {
     const uint16_t *weight = scnn_band_weights;
     transform();
@@ -208,10 +210,10 @@ SCNN_APART int32_t levels(int16_t *column, int32_t highest) {
     return highest;
 }
 
-/* ---- The image: 80 dB of range, and its normalisation ---- */
+/* ---- The image: limit to 80 dB of range, and normalise ---- */
 
 #if SCNN_NORMALIZATION != SCNN_FIXED
-/* A level of the image as one above the range's lower end. */
+/* A level relative to the lower end of the range. */
 SCNN_INLINE int32_t above(int16_t level, int32_t highest) {
     int32_t value = (uint16_t)level - highest + SCNN_RANGE;
     return value > 0 ? value : 0;
@@ -223,7 +225,7 @@ SCNN_INLINE int32_t mean_of(uint32_t sum, int32_t count) {
     return (int32_t)((sum + (uint32_t)count / 2) / (uint32_t)count);
 }
 
-/* From `shown` levels of each band to what lies in the range below the peak, the bands equalised. */
+/* Equalise the bands, each of `shown` levels, and convert them to pixels relative to the peak. */
 SCNN_APART void below_peak(int16_t *image, int32_t shown, int32_t highest) {
     int32_t peak = INT32_MIN;
     uint32_t total = 0;
@@ -277,9 +279,9 @@ static uint32_t root(uint64_t value) {
     return (uint32_t)found;
 }
 
-/* What gives `count` levels of a sum and a sum of squares mean 0 and deviation 1. */
+/* The scale that standardises `count` levels with this sum and sum of squares to mean 0 and deviation 1. */
 static struct scale standard(uint32_t count, uint32_t sum, uint64_t squares) {
-    uint64_t deviation = root(count * squares - (uint64_t)sum * sum); /* times the count */
+    uint64_t deviation = root(count * squares - (uint64_t)sum * sum); /* count * standard deviation */
     struct scale scale = {(int32_t)((sum + count / 2) / count), 0, 0};
     if (deviation == 0) return scale;
     uint64_t rest = (uint64_t)count * 256;
@@ -295,7 +297,7 @@ static struct scale standard(uint32_t count, uint32_t sum, uint64_t squares) {
 }
 #endif
 
-/* Standardise rows of the image, each of `shown` levels, whose highest allowed value is `highest`. */
+/* Standardise `count` rows of the image, each of `shown` levels; `highest` is the highest level. */
 SCNN_APART void standardise(int16_t *rows, int32_t count, int32_t shown, int32_t highest) {
 #if SCNN_NORMALIZATION != SCNN_FIXED
     uint32_t sum = 0;

@@ -1,8 +1,8 @@
-/* The layers of scnn.deploy.reference. They are inlined with the constants of the model, so a compiler sees every size.
+/* The layers of scnn.deploy.reference, inlined with the model's constants, so that the compiler knows every size.
 
-   The activity of a neuron is a byte: its spikes, that of time step t in bit t, or what its ReLU gives. Maps are
-   [height][width][channels]. A layer of spikes collects the active neurons it sees by their pattern of spikes, adds
-   their rows of weights once per pattern, and adds that sum at every time step of the pattern. */
+   The activity of a neuron is one byte: its spikes, with time step t in bit t, or the output of its ReLU. Maps are
+   [height][width][channels]. A spiking layer groups its active inputs by their spike pattern, sums the rows of weights
+   once per pattern, and adds this sum at every time step in the pattern. */
 #ifndef SCNN_LAYERS_H
 #define SCNN_LAYERS_H
 
@@ -17,8 +17,8 @@
 
 #define PATTERNS (1 << SCNN_MOST_STEPS)
 
-/* What a place receives at every time step; of a ReLU network, what two places receive. Where 16 bits hold every sum of
-   a layer and the processor adds two at once, they are in `halves`, in units of 1 / (1 << unused(l)). */
+/* Sums of weights: for spikes, of one position at every time step; for ReLU, of two positions. If 16 bits hold every
+   sum of a layer and the processor has SIMD, they are in `halves`, in units of 1 / (1 << unused(l)). */
 #define MOST_SUMS (SCNN_SPIKING ? SCNN_MOST_STEPS : 2)
 union sums {
     int32_t whole[MOST_SUMS][SCNN_MOST_OUTPUTS];
@@ -30,14 +30,14 @@ static union sums sums;
 
 SCNN_INLINE int halved(const struct scnn_layer *l) { return SCNN_SIMD && SCNN_SPIKING && l->lanes; }
 
-/* Bits of a byte that a weight leaves unused. */
+/* The number of bits of a byte that a weight leaves unused. */
 SCNN_INLINE int32_t unused(const struct scnn_layer *l) { return 8 - l->bits; }
 
 SCNN_INLINE int32_t sum_of(const struct scnn_layer *l, int32_t t, int32_t output) {
     return halved(l) ? sums.halves[t][output] >> unused(l) : sums.whole[t][output];
 }
 
-/* Four bytes, or two int16, wherever they are. */
+/* Four bytes, or two int16, at any alignment. */
 SCNN_INLINE uint32_t word(const void *from) {
 #if defined(__GNUC__)
     uint32_t value;
@@ -49,17 +49,17 @@ SCNN_INLINE uint32_t word(const void *from) {
 #endif
 }
 
-/* A row's weights lie in words, the first four in the lowest bits of its bytes, the next four above them. Four are in
-   the order 0, 2, 1, 3, so that the two bytes that a processor unpacks at once are neighbouring outputs. */
+/* A row's weights are packed into words: the first four in the lowest bits of the bytes, the next four above them. Each
+   four are in the order 0, 2, 1, 3, so that the two bytes that SIMD unpacks at once are neighbouring outputs. */
 SCNN_INLINE int32_t weight(const struct scnn_layer *l, int32_t row, int32_t index) {
     int32_t each = 32 / l->bits, byte_of = index % 2 * 2 + index / 2 % 2;
     int32_t at = row * l->row_bytes + index / each * 4 + byte_of;
-    uint32_t byte = l->weights[at] << (unused(l) - index % each / 4 * l->bits) & 0xFF; /* its bits on top */
+    uint32_t byte = l->weights[at] << (unused(l) - index % each / 4 * l->bits) & 0xFF; /* weight in the top bits */
     return (int32_t)(int8_t)byte >> unused(l);
 }
 
 #if SCNN_SIMD
-/* Four weights of those from `row` on, the first being `first`: on top of the bits of four bytes. */
+/* Weights `first` to `first` + 3 of the row at `row`, each in the top bits of a byte. */
 SCNN_INLINE uint32_t four_weights(const struct scnn_layer *l, const uint8_t *row, int32_t first) {
     int32_t each = 32 / l->bits;
     uint32_t value = word(row + first / each * 4) << (unused(l) - first % each / 4 * l->bits);
@@ -69,8 +69,8 @@ SCNN_INLINE uint32_t four_weights(const struct scnn_layer *l, const uint8_t *row
 
 /* ---- Neurons ---- */
 
-/* One neuron over all steps: its spikes as bits. What it receives is in `sums`, or always `constant`, if that is given.
-   Its membrane is kept in `membranes` unless that is null, of each step behind SCNN_CLASSES others. */
+/* Run one neuron over all steps; returns its spikes as bits. Its input is in `sums`, or is `*constant` at every step
+   unless that is null. Its membrane is stored in `membranes` unless that is null, with a stride of SCNN_CLASSES. */
 SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, const int32_t *constant, int32_t output, int32_t *membranes) {
     int32_t membrane = 0, fired = 0, bias = l->bias[output], threshold = SCNN_TUNED(l->threshold[output]);
     uint32_t mask = 0;
@@ -86,11 +86,11 @@ SCNN_INLINE uint32_t spikes(const struct scnn_layer *l, const int32_t *constant,
     return mask;
 }
 
-/* The activity of a neuron that receives the same sum at every step, or once. */
+/* The activity of a neuron that receives the same sum at every step, or of a ReLU. */
 SCNN_INLINE uint8_t activity_of(const struct scnn_layer *l, int32_t sum, int32_t output) {
 #if SCNN_SPIKING
 #ifndef SCNN_TUNABLE
-    if (sum <= l->quiet[output]) return 0; /* known to make no spike */
+    if (sum <= l->quiet[output]) return 0; /* too small for a spike */
 #endif
     return (uint8_t)spikes(l, &sum, output, 0);
 #else
@@ -100,11 +100,11 @@ SCNN_INLINE uint8_t activity_of(const struct scnn_layer *l, int32_t sum, int32_t
 }
 
 #if SCNN_SIMD && SCNN_SPIKING
-/* Two outputs at once, of which most spike seldom: where no step's sum is above the largest constant one that makes no
-   spike, there is none, since a membrane that never fires only grows with what it receives. */
+/* Two outputs at once, skipping most neurons: `quiet` is the largest constant sum that causes no spike. If no step's
+   sum exceeds it, there is no spike, because a membrane that never fires grows monotonically with its input. */
 SCNN_INLINE void activate_pairs(const struct scnn_layer *l, uint8_t *activity) {
     for (int32_t o = 0; o < l->outputs; o += 2) {
-        uint32_t quiet = word(l->quiet_halves + o), loud = 0; /* the sign bit of each half says whether it is */
+        uint32_t quiet = word(l->quiet_halves + o), loud = 0; /* the sign bit of each half: is its neuron loud? */
         for (int32_t t = 0; t < SCNN_STEPS; t++)
             loud |= (uint32_t)__qsub16((int16x2_t)quiet, (int16x2_t)sums.pairs[t][o / 2]);
         activity[o] = loud & 0x8000 ? (uint8_t)spikes(l, 0, o, 0) : 0;
@@ -114,7 +114,7 @@ SCNN_INLINE void activate_pairs(const struct scnn_layer *l, uint8_t *activity) {
 }
 #endif
 
-/* All outputs of a place: from `sums` to activity. What a layer receives is constant, or differs from step to step. */
+/* All outputs at one position: from `sums` to activity. `constant` says whether the sums are the same at every step. */
 SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *activity) {
 #if SCNN_SPIKING
 #if SCNN_SIMD && !defined(SCNN_TUNABLE)
@@ -130,7 +130,7 @@ SCNN_INLINE void activate(const struct scnn_layer *l, int constant, uint8_t *act
     for (int32_t o = 0; o < l->outputs && constant; o++) activity[o] = activity_of(l, sums.whole[0][o], o);
 }
 
-/* All outputs of a place that nothing comes into. */
+/* All outputs at a position without any input. */
 SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
 #ifdef SCNN_TUNABLE
     for (int32_t o = 0; o < l->outputs; o++) activity[o] = activity_of(l, 0, o);
@@ -139,7 +139,7 @@ SCNN_INLINE void rest(const struct scnn_layer *l, uint8_t *activity) {
 #endif
 }
 
-/* The last layer's: from `sums` to scores. */
+/* The last layer: from `sums` to scores. */
 SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
     for (int32_t o = 0; o < l->outputs; o++) {
 #if SCNN_SPIKING
@@ -158,7 +158,7 @@ SCNN_INLINE void read_out(const struct scnn_layer *l, int constant) {
 
 /* ---- The first layer: products with the image ---- */
 
-/* The sum of the products of two int16 in each word, added to `sum`. */
+/* `sum` plus the dot product of two pairs of int16. */
 SCNN_INLINE int32_t product(uint32_t a, uint32_t b, int32_t sum) {
 #if SCNN_SIMD
     return __smlad((int16x2_t)a, (int16x2_t)b, sum);
@@ -167,7 +167,7 @@ SCNN_INLINE int32_t product(uint32_t a, uint32_t b, int32_t sum) {
 #endif
 }
 
-/* Sums of the products of `size` values and the weights, [outputs][size]. */
+/* Multiply `size` values by the weights, [outputs][size]. */
 SCNN_INLINE void multiply(const struct scnn_layer *l, const int16_t *values, int32_t size) {
     const int16_t *row = l->weights16;
     for (int32_t o = 0; o < l->outputs; o++, row += size) {
@@ -178,7 +178,7 @@ SCNN_INLINE void multiply(const struct scnn_layer *l, const int16_t *values, int
     }
 }
 
-/* What the kernel sees at row y and column x of the convolution, in pairs; zeros lie around the image. */
+/* The inputs of the kernel at row y and column x of the convolution, in pairs; the image is padded with zeros. */
 SCNN_INLINE void look(const struct scnn_layer *l, int32_t y, int32_t x, uint32_t *seen) {
     int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
     int32_t within = top >= 0 && left >= 0 && top + l->kernel <= l->height && left + l->kernel <= l->width;
@@ -218,13 +218,14 @@ SCNN_INLINE void first_convolution(const struct scnn_layer *l, uint8_t *out) {
 }
 
 #if SCNN_SPIKING
-/* ---- Layers of spikes ---- */
+/* ---- Layers that receive spikes ---- */
 
-static uint16_t head[PATTERNS];                /* of each pattern the last row found, counted from 1; 0: none */
-static uint16_t next[SCNN_MOST_ROWS + 1];      /* of each row the one found before it */
+/* Linked lists of the rows of weights for each spike pattern. Rows are counted from 1; 0 ends a list. */
+static uint16_t head[PATTERNS];                /* the last row found of each pattern */
+static uint16_t next[SCNN_MOST_ROWS + 1];      /* the row found before each row */
 static uint8_t used[PATTERNS];                 /* the patterns found */
 
-/* Sort a neuron, whose weights are in `row`, by its pattern; `found` patterns before, and how many now. */
+/* Add a neuron, whose weights are in `row`, to the list of its pattern. Takes and returns the number of patterns. */
 SCNN_INLINE int32_t sort(uint32_t mask, int32_t row, int32_t found) {
     uint16_t before = head[mask];
     if (!before) used[found++] = (uint8_t)mask;
@@ -233,7 +234,7 @@ SCNN_INLINE int32_t sort(uint32_t mask, int32_t row, int32_t found) {
     return found;
 }
 
-/* Sort `count` neurons, whose weights begin at `row`. Four silent ones are passed at once. */
+/* Sort `count` neurons, whose weights begin at `row`, skipping silent ones four at a time. */
 SCNN_INLINE int32_t collect(const uint8_t *masks, int32_t count, int32_t row, int32_t found) {
     for (int32_t i = 0; i + 4 <= count; i += 4) {
         if (!word(masks + i)) continue;
@@ -246,10 +247,10 @@ SCNN_INLINE int32_t collect(const uint8_t *masks, int32_t count, int32_t row, in
 }
 
 #if SCNN_SIMD
-/* Add pairs of sums, those of `count` outputs, to those of time step t that begin with output `o`. */
+/* Add the sums of `count` outputs, in pairs, to those of time step t from output `o` on. */
 SCNN_INLINE void add_pairs(const struct scnn_layer *l, const uint32_t *pairs, int32_t t, int32_t o, int32_t count) {
     for (int32_t i = 0; i < count / 2; i += 2) {
-        if (l->lanes) { /* both are read before one is written: a compiler then moves two words at once */
+        if (l->lanes) { /* read both before writing either, so that the compiler moves two words at once */
             uint32_t *to = &sums.pairs[t][o / 2 + i], first = to[0], second = to[1];
             to[0] = (uint32_t)__sadd16((int16x2_t)first, (int16x2_t)pairs[i]);
             to[1] = (uint32_t)__sadd16((int16x2_t)second, (int16x2_t)pairs[i + 1]);
@@ -262,8 +263,8 @@ SCNN_INLINE void add_pairs(const struct scnn_layer *l, const uint32_t *pairs, in
     }
 }
 
-/* Add the rows of weights of the `found` patterns, `count` outputs of them from `output` on, pattern by pattern. Where
-   a sum may need more than 16 bits, 256 rows are added at a time. */
+/* Add the rows of weights of the `found` patterns, for `count` outputs from `output` on, pattern by pattern. If a sum
+   may need more than 16 bits, add 256 rows at a time. */
 SCNN_INLINE void add_halves(const struct scnn_layer *l, int32_t found, int32_t output, int32_t count) {
     const uint8_t *base = l->weights + output * l->bits / 8;
     const uint16_t *following = next;
@@ -288,7 +289,7 @@ SCNN_INLINE void add_halves(const struct scnn_layer *l, int32_t found, int32_t o
     }
 }
 
-/* The same for all outputs: eight registers of sums are what a processor has. */
+/* The same for all outputs, up to 16 at a time: the processor has eight registers to spare for sums. */
 SCNN_INLINE void add_all_halves(const struct scnn_layer *l, int32_t found) {
     int32_t o = 0;
     for (; o + (l->bits == 8 ? 12 : l->bits == 4 ? 8 : 0) < l->outputs; o += 16) add_halves(l, found, o, 16);
@@ -297,7 +298,7 @@ SCNN_INLINE void add_all_halves(const struct scnn_layer *l, int32_t found) {
 }
 #endif
 
-/* Add the rows of weights of the `found` patterns to `sums`, pattern by pattern, and forget them. */
+/* Set `sums` to the sums of the `found` patterns, and clear the lists. */
 SCNN_INLINE void add(const struct scnn_layer *l, int32_t found) {
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
         if (halved(l))
@@ -322,7 +323,7 @@ SCNN_INLINE void add(const struct scnn_layer *l, int32_t found) {
     for (int32_t i = 0; i < found; i++) head[used[i]] = 0;
 }
 
-/* Sort the neurons that the kernel sees at row y and column x: rows of weights are [kernel][kernel][channels]. */
+/* Sort the kernel's inputs at row y and column x; rows of weights are [kernel][kernel][channels]. */
 SCNN_INLINE int32_t collect_around(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x) {
     int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding, found = 0;
     int32_t low = left < 0 ? -left : 0;
@@ -335,7 +336,7 @@ SCNN_INLINE int32_t collect_around(const struct scnn_layer *l, const uint8_t *in
     return found;
 }
 
-/* Keep in `most` what is largest of it and `sums`: max pooling, place by place. */
+/* Max pooling: update `most` with `sums`. */
 SCNN_INLINE void keep_largest(const struct scnn_layer *l, union sums *most, int first) {
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
         for (int32_t o = 0; o < l->outputs; o++) {
@@ -388,20 +389,20 @@ SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
 }
 
 #else
-/* ---- Layers of values: every product ---- */
+/* ---- Layers that receive values: all products ---- */
 
 #define CHUNK (2 * SCNN_MOST_ROWS)
-/* What two places of a convolution see, or a part of what units are connected with. It is read as `values.pairs[i]`: a
-   compiler may take a pointer to pairs for one that never meets a pointer to numbers. */
+/* The inputs of two positions of a convolution, or a part of the inputs of a dense layer. Always read pairs as
+   `values.pairs[i]`: through separate pointers, a compiler may assume that pairs and numbers do not alias. */
 static union {
     int16_t each[CHUNK];
     uint32_t pairs[CHUNK / 2];
 } values;
 
-/* Sums of the products of `size` numbers in `values`, of two places or one, and the weights from number `first` on of
-   `count` outputs from o on; where `first` is not 0 they are added to `sums`. Each weight is unpacked once for both
-   places, and each number is read once for all of these outputs. Rows of weights end with zeros, so it does not matter
-   what lies behind the numbers. */
+/* Multiply `size` numbers in `values`, of one or two positions, by the weights from index `first` on of the `count`
+   outputs from `o` on. The results are stored in `sums` if `first` is 0, else added. Each weight is unpacked once for
+   both positions, and each number is read once for all these outputs. Rows of weights are padded with zeros, so it does
+   not matter what follows the numbers. */
 SCNN_INLINE void add_products(const struct scnn_layer *l, int32_t first, int32_t size, int32_t places, int32_t o,
                               int32_t count) {
     int32_t total[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
@@ -432,7 +433,7 @@ SCNN_INLINE void add_products(const struct scnn_layer *l, int32_t first, int32_t
             sums.whole[p][o + n] = (first ? sums.whole[p][o + n] : 0) + (total[p][n] >> (SCNN_SIMD ? unused(l) : 0));
 }
 
-/* The same for all outputs: four registers of sums are what a processor has. */
+/* The same for all outputs, with four sums at a time: the processor has four registers to spare for them. */
 SCNN_INLINE void add_all_products(const struct scnn_layer *l, int32_t first, int32_t size, int32_t places) {
     int32_t o = 0, count = 4 / places;
     for (; o + count <= l->outputs; o += count) add_products(l, first, size, places, o, count);
@@ -448,7 +449,7 @@ SCNN_INLINE void connect(const struct scnn_layer *l, const uint8_t *in) {
     }
 }
 
-/* Copy what the kernel sees at row y and column x of the convolution; zeros lie around the map. */
+/* Copy the kernel's inputs at row y and column x of the convolution; the map is padded with zeros. */
 SCNN_INLINE void look_at(const struct scnn_layer *l, const uint8_t *in, int32_t y, int32_t x, int16_t *to) {
     int32_t top = y * l->stride - l->padding, left = x * l->stride - l->padding;
     int32_t low = left < 0 ? -left : 0;
@@ -463,7 +464,7 @@ SCNN_INLINE void look_at(const struct scnn_layer *l, const uint8_t *in, int32_t 
     }
 }
 
-/* Two places at a time. With pooling these are places that are pooled, the largest sum of which is kept. */
+/* Two positions at a time. With pooling, positions of the same pool are consecutive, and the largest sum is kept. */
 SCNN_INLINE void convolution(const struct scnn_layer *l, const uint8_t *in, uint8_t *out) {
     int32_t pool = l->pool ? l->pool : 1, each = pool * pool, all = l->out_height * l->out_width * each;
     int32_t most[SCNN_MOST_OUTPUTS];

@@ -1,42 +1,42 @@
-/* The memory that front end and layers share: what one of them has read, the next one writes over. */
+/* Memory shared by the front end and the layers: each stage overwrites what earlier stages no longer need. */
 #ifndef SCNN_MEMORY_H
 #define SCNN_MEMORY_H
 
 #include "scnn_model.h"
 
-/* The image, and the activity of every other layer. */
+/* The image, and the activity of layers 2, 4, ... */
 union scnn_even {
     int16_t image[SCNN_HEIGHT * SCNN_WIDTH];
     uint8_t activity[SCNN_EVEN_BYTES];
     uint32_t aligned;
 };
 
-/* A frame and its spectrum, and the activity of the layers between. */
+/* A frame and its spectrum, and the activity of layers 1, 3, ... */
 union scnn_odd {
     int32_t spectrum[SCNN_FRAME + 2]; /* real and imaginary parts */
     uint64_t power[SCNN_FRAME / 2 + 1];
     uint32_t short_power[SCNN_FRAME / 2 + 1];
     struct {
         int32_t mean, most;
-    } bands[SCNN_BANDS]; /* of each band's levels, then its correction in `mean` */
+    } bands[SCNN_BANDS]; /* mean and highest level of each band; `mean` is then replaced by the band's correction */
     uint8_t activity[SCNN_ODD_BYTES];
 };
 
 extern union scnn_even scnn_even;
 extern union scnn_odd scnn_odd;
-extern int32_t scnn_left, scnn_right; /* columns of the image with data: from left, up to right */
+extern int32_t scnn_left, scnn_right; /* columns of the image with data: [left, right) */
 
-extern int32_t scnn_membranes[]; /* of the outputs, [steps][classes]; or a ReLU network's sums */
+extern int32_t scnn_membranes[]; /* of the outputs, [steps][classes]; for a ReLU network, its sums */
 
-/* A test may see what every layer did: -DSCNN_TRACE, and a function scnn_trace. */
+/* With -DSCNN_TRACE, a function scnn_trace receives the activity of every layer. */
 #ifdef SCNN_TRACE
 void scnn_trace(const void *data, int32_t bytes);
 #else
 #define scnn_trace(data, bytes) ((void)0)
 #endif
 
-/* A page may try other time steps and thresholds than the model's, while it runs: -DSCNN_TUNABLE, with the most steps
-   that it may try in SCNN_MOST_STEPS. scnn.deploy.quantize.tuned says what a network so tuned does. */
+/* With -DSCNN_TUNABLE, the number of time steps (up to SCNN_MOST_STEPS) and the thresholds can be changed at run time.
+   scnn.deploy.quantize.tuned defines the resulting network. */
 #if defined(SCNN_TUNABLE) && SCNN_SPIKING
 extern int32_t scnn_steps, scnn_threshold; /* the threshold in 1/256 of the model's own */
 enum { SCNN_OWN_STEPS = SCNN_STEPS };
@@ -50,11 +50,12 @@ enum { SCNN_OWN_STEPS = SCNN_STEPS };
 #define SCNN_TUNED(threshold) (threshold)
 #endif
 
-/* What belongs into its caller, and what stays a function, so that its instructions are counted by themselves. */
+/* SCNN_INLINE functions are always inlined; SCNN_APART ones never are, so that their instructions are counted
+   separately. */
 #if defined(__GNUC__)
 #define SCNN_INLINE static inline __attribute__((always_inline))
 #define SCNN_APART static __attribute__((noinline))
-/* An address that a compiler is to keep in a register, and not to compute again at each use. */
+/* Makes the compiler keep an address in a register instead of recomputing it. */
 #define SCNN_KEEP(address) __asm__("" : "+r"(address))
 #else
 #define SCNN_INLINE static inline

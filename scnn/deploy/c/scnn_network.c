@@ -1,4 +1,4 @@
-/* Image to class: the layers of scnn_model.h, one after the other. */
+/* Image to class: runs the layers of scnn_model.h in order. */
 #define SCNN_LAYER_TABLES
 #include "scnn.h"
 #include "scnn_memory.h"

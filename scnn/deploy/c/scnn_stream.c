@@ -1,4 +1,4 @@
-/* Words in a running stream: the gate of scnn.listen, and the confidence of scnn.deploy.stream. */
+/* Words in a continuous stream: the gate of scnn.listen, and the confidence of scnn.deploy.stream. */
 #define SCNN_STREAM_TABLES
 #include "scnn.h"
 #include "scnn_memory.h"
@@ -7,28 +7,30 @@
 #define SCNN_LONGEST SCNN_USUALLY_LONGEST
 #endif
 #define LENGTH SCNN_FRAME_SAMPLES
-#define FRAMES (SCNN_BEFORE + 1 + SCNN_LONGEST) /* of the longest segment, with what comes before it */
+#define FRAMES (SCNN_BEFORE + 1 + SCNN_LONGEST) /* in the longest segment, including the frames before it */
 
-/* The high-pass filter's. Volatile, as compilers make slow products of 64 bits out of factors that they know. */
+/* Coefficients of the high-pass filter. Volatile, because compilers turn products with known factors into slow 64-bit
+   code. */
 static const volatile int32_t highpass[] = {SCNN_HIGHPASS_G, SCNN_HIGHPASS_E, SCNN_HIGHPASS_H};
 
-/* What is kept of the stream, from frame `first` of it on; frames are counted from there. All zero: it begins. */
+/* The part of the stream that is kept, from its frame `first` on; other frame numbers are relative to `first`. All
+   zeros initially. */
 static int16_t kept[FRAMES * LENGTH];
 static struct {
     uint32_t first;
-    int32_t frame, filled;                   /* the frame that comes in, and how many of its samples are here */
-    int32_t x1, x2, next, second;            /* the last two samples, and what they leave to the next two outputs */
-    uint64_t energy, energies[SCNN_LONG];    /* of this frame, and of the last ones */
-    uint64_t floors[SCNN_MEMORY], floor;     /* the least energy of ten frames: in as many frames, and in all */
-    int32_t open, opened, last, above, free; /* whether a segment is open, and its frames; the first free one */
-    uint64_t peak;                           /* its highest level */
+    int32_t frame, filled;                   /* the current frame, and how many of its samples have arrived */
+    int32_t x1, x2, next, second;            /* filter state: the last two samples, parts of the next two outputs */
+    uint64_t energy, energies[SCNN_LONG];    /* of the current frame, and of the last ones */
+    uint64_t floors[SCNN_MEMORY], floor;     /* lowest energies of SCNN_LONG frames in a row, and the noise floor */
+    int32_t open, opened, last, above, free; /* is a segment open; its first, last loud and loud frames; next free one */
+    uint64_t peak;                           /* highest level in the segment */
 } now;
 
 SCNN_INLINE int32_t times(int32_t factor, int32_t value) {
     return (int32_t)(((int64_t)factor * value) >> SCNN_HIGHPASS_SHIFT);
 }
 
-/* Take in samples of one frame: keep them, and add up their energy above 150 Hz. */
+/* Take in samples of the current frame: keep them, and add up their energy above 150 Hz. */
 SCNN_APART void take(const int16_t *samples, int32_t count) {
     int16_t *to = kept + now.frame * LENGTH + now.filled;
     int32_t g = highpass[0], e = highpass[1], h = highpass[2];
@@ -48,7 +50,7 @@ SCNN_APART void take(const int16_t *samples, int32_t count) {
     now.filled += count;
 }
 
-/* Forget all but `frames` of the frames before the one that comes in. */
+/* Keep only `frames` frames before the current one. */
 static void forget(int32_t frames) {
     int32_t forgotten = now.frame - frames;
     if (forgotten <= 0) return;
@@ -58,14 +60,14 @@ static void forget(int32_t frames) {
     now.free = now.free > forgotten ? now.free - forgotten : 0;
 }
 
-/* 2^-x in 2^-15, of x >= 0 in 2^-10. */
+/* 2^-x in units of 2^-15, for x >= 0 in units of 2^-10. */
 static uint32_t power(int64_t x) {
     if (x >= 31 * 1024) return 0;
     const uint16_t *piece = scnn_powers + (x >> 5) % 32;
     return (uint32_t)(piece[0] - ((uint32_t)(piece[0] - piece[1]) * (uint32_t)(x % 32) >> 5)) >> (x >> 10);
 }
 
-/* The share of a class in the softmax of the output membranes, averaged over time, in 2^-15. */
+/* The share of a class in the softmax of the output membranes, averaged over time, in units of 2^-15. */
 static int32_t confidence(int answer) {
     uint32_t shares = 0;
     for (int32_t t = 0; t < SCNN_STEPS; t++) {
@@ -81,7 +83,7 @@ static int32_t confidence(int answer) {
     return (int32_t)(shares / (uint32_t)SCNN_STEPS);
 }
 
-/* The segment that is open, when `heard` frames are here: whether it is a word, which is then answered. */
+/* Close the open segment after `heard` frames. Returns 1 if it is a word, which is then answered, else 0. */
 static int end(int32_t heard, struct scnn_word *word) {
     int32_t first = now.opened - SCNN_BEFORE > now.free ? now.opened - SCNN_BEFORE : now.free;
     int32_t behind = now.last + 1 + SCNN_AFTER < heard ? now.last + 1 + SCNN_AFTER : heard;
@@ -96,7 +98,7 @@ static int end(int32_t heard, struct scnn_word *word) {
     return 1;
 }
 
-/* The level of the last frames, the one that is complete among them; and the floor below. */
+/* Returns the level of the last frames, including the one just completed, and updates the noise floor. */
 static uint64_t level(void) {
     uint32_t number = now.first + (uint32_t)now.frame;
     uint64_t three = 0, ten = 0, *floor = now.floors + number / SCNN_LONG % SCNN_MEMORY;
@@ -114,7 +116,7 @@ static uint64_t level(void) {
     return three;
 }
 
-/* Look at the frame that is complete: whether a word ends with it, which is then answered. */
+/* Process a completed frame. Returns 1 if a word ends with it, which is then answered, else 0. */
 static int look(struct scnn_word *word) {
     uint64_t loud = level();
     int over = 0;

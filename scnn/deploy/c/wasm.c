@@ -1,5 +1,5 @@
-/* What a web page calls besides scnn.h: a place for its samples, what every layer did, other time steps and thresholds.
-   Build without a system, with SCNN_TRACE and SCNN_TUNABLE; see scnn.mjs. */
+/* Functions for a web page, in addition to scnn.h: a buffer for samples, the activity of every layer, and tuning of
+   time steps and thresholds. Build it freestanding, with SCNN_TRACE and SCNN_TUNABLE; see scnn.mjs. */
 #include "scnn.h"
 #include "scnn_memory.h"
 
@@ -8,7 +8,7 @@
 
 static int16_t samples[MOST_SAMPLES];
 static uint8_t traced[SCNN_TRACED];
-static int32_t ends[MOST_RECORDS], records; /* of what was traced: the image, then the activity of every hidden layer */
+static int32_t ends[MOST_RECORDS], records; /* ends of the records in `traced`: the image, then each hidden layer */
 
 void scnn_trace(const void *data, int32_t bytes) {
     const uint8_t *from = data;
@@ -21,7 +21,7 @@ void scnn_trace(const void *data, int32_t bytes) {
 #ifdef SCNN_TUNABLE
 int32_t scnn_steps = SCNN_OWN_STEPS, scnn_threshold = 256;
 
-/* Try `steps` time steps, and thresholds of `threshold` / 256 of the model's; -1 if one of them is out of range. */
+/* Set the time steps, and scale the model's thresholds by `threshold` / 256. Returns -1 if either is out of range. */
 int scnn_tune(int32_t steps, int32_t threshold) {
     if (steps < 1 || steps > SCNN_MOST_STEPS || threshold < 128 || threshold > 512) return -1;
     scnn_steps = steps, scnn_threshold = threshold;

@@ -1,10 +1,10 @@
 // From a microphone to words: resampling, and the gate of scnn.listen.
 
-// Samples at another rate: a low-pass of windowed sines, read at the places of the new samples.
+// Converts samples to another rate with a windowed-sinc low-pass filter.
 export class Resampler {
   constructor(from, to, crossings = 16) {
     this.step = from / to;
-    const cut = Math.min(1, to / from) * 0.94; // of the lower Nyquist frequency; the rest is for the slope
+    const cut = Math.min(1, to / from) * 0.94; // share of the lower Nyquist frequency; the rest is the transition band
     this.reach = Math.ceil(crossings / cut);
     this.weight = (t) => {
       const x = Math.PI * t * cut;
@@ -12,7 +12,7 @@ export class Resampler {
         ? 0 : cut * (x ? Math.sin(x) / x : 1) * Math.cos((Math.PI * t) / (2 * this.reach)) ** 2;
     };
     this.kept = new Float32Array(this.reach); // silence before the first sample
-    this.place = this.reach; // of the next new sample among those that are kept
+    this.place = this.reach; // position of the next output sample in `kept`
   }
 
   feed(samples) {
@@ -33,8 +33,8 @@ export class Resampler {
   }
 }
 
-// Words in a stream of samples, float in -1..1: `feed` gives those that are complete. See scnn.listen.Gate, whose
-// constants are `constants`. All are whole numbers below 2^53, so that they are exact.
+// Finds words in a stream of samples, float in -1..1: `feed` returns the completed ones. The same as scnn.listen.Gate,
+// whose constants are passed as `constants`. All values are integers below 2^53, so the arithmetic is exact.
 export class Gate {
   constructor(rate, constants) {
     Object.assign(this, constants, { rate });
@@ -45,10 +45,10 @@ export class Gate {
     this.coefficients = lacking.map((value) => Math.round(value * 2 ** this.coefficient));
     [this.quiet, this.lowest] = [this.quiet, this.lowest]
       .map((share) => Math.round(share * 2 ** 30 * this.long * this.length));
-    this.state = null; // of the filter: x and y, of the last two samples
-    this.kept = new Float32Array(0); // from frame `first` on
+    this.state = null; // of the filter: x and y of the last two samples
+    this.kept = new Float32Array(0); // samples from frame `first` on
     this.energy = 0;
-    this.filled = 0; // samples of the frame that is not complete yet
+    this.filled = 0; // samples in the current, incomplete frame
     this.first = this.now = this.free = 0;
     this.energies = [];
     this.floors = [];
@@ -86,7 +86,7 @@ export class Gate {
     return this.opened === null ? [] : [this.end(this.now)].filter(Boolean);
   }
 
-  // What has been heard of a word that is not complete yet, or null.
+  // The part heard so far of an incomplete word, or null.
   soFar() {
     return this.opened === null || this.above < this.shortest ? null : this.cut(this.now);
   }
@@ -112,7 +112,7 @@ export class Gate {
     return over ? this.end(this.now + 1) : null;
   }
 
-  // The segment that is open, when so many frames have been heard.
+  // The open segment after `heard` frames.
   cut(heard) {
     const start = Math.max(this.opened - this.before, this.free, 0);
     const end = Math.min(this.last + 1 + this.after, heard);
@@ -129,18 +129,18 @@ export class Gate {
   }
 }
 
-// The nearest whole number, and of two the even one, as Python rounds.
+// Rounds half to even, like Python.
 function nearest(value) {
   const rounded = Math.round(value);
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
-// As 16-bit numbers, as the network takes them.
+// Converts samples to 16-bit integers, as the network takes them.
 export function pcm(samples) {
   return Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, nearest(x * 32768))));
 }
 
-// An audio file's samples at `rate`, its channels averaged. Rejects what the browser cannot decode.
+// The samples of an audio file at `rate`, averaged over channels. Rejects files that the browser cannot decode.
 export async function decoded(bytes, rate) {
   const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const mixed = new Float32Array(audio.length);
@@ -157,7 +157,7 @@ const WORKLET = `registerProcessor("scnn", class extends AudioWorkletProcessor {
   }
 });`;
 
-// Hand the microphone's samples at `rate` to `heard`, block by block; resolves to a function that stops it.
+// Passes the microphone's samples at `rate` to `heard`, block by block; resolves to a function that stops the microphone.
 export async function microphone(rate, heard) {
   const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, ...raw } });
@@ -173,12 +173,12 @@ export async function microphone(rate, heard) {
     URL.revokeObjectURL(code);
     node = new AudioWorkletNode(context, "scnn");
     node.port.onmessage = ({ data }) => take(data);
-  } catch { // an older browser, or one that takes no worklet from a file
+  } catch { // an older browser, or one that loads no worklet on a page opened from a file
     node = context.createScriptProcessor(1024, 1, 1);
     node.onaudioprocess = ({ inputBuffer }) => take(inputBuffer.getChannelData(0).slice());
   }
   source.connect(node);
-  node.connect(context.destination); // which hears silence
+  node.connect(context.destination); // outputs silence
   return async () => {
     stream.getTracks().forEach((track) => track.stop());
     source.disconnect();

@@ -1,10 +1,10 @@
-// The live page: what is said to it, what every layer makes of it, and what that costs.
+// The live page: takes in words, and shows the answer, the activity of every layer, and the cost.
 import { Gate, Resampler, decoded, microphone, pcm } from "./gate.mjs";
 import { Network, bytes } from "./network.mjs";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const PAGE = `
-<p class="hint">Say one of these, one at a time: <span data-part="words"></span>. The sound never leaves this page:
+<p class="hint">Say one of these words at a time: <span data-part="words"></span>. The sound never leaves this page:
   nothing is sent or stored.</p>
 <div class="controls">
   <button type="button" data-part="record" aria-pressed="false">Speak</button>
@@ -16,7 +16,7 @@ const PAGE = `
 <div class="controls" role="group" aria-label="Recordings to try" data-part="samples"></div>
 <p class="fine" data-part="source"></p>
 <div class="answer"><output data-part="answer" aria-hidden="true">–</output>
-  <span data-part="detail" aria-hidden="true">Speak, drop a recording here, or press one above.</span></div>
+  <span data-part="detail" aria-hidden="true">Speak, drop a recording here, or choose one above.</span></div>
 <p class="unseen" role="status" aria-live="polite" data-part="status"></p>
 <div class="controls tune">
   <label>Time steps <input type="range" data-part="steps" min="1" step="1"> <b data-part="steps-value"></b></label>
@@ -29,14 +29,14 @@ const PAGE = `
   <h2>What it hears</h2>
   <canvas data-part="wave" role="img"></canvas>
   <canvas data-part="image" role="img"></canvas>
-  <p class="fine">Above the waveform, below the image that the network sees: mel bands from low (bottom) to high, time to the
-    right.</p>
+  <p class="fine">Top: the waveform. Bottom: the image that the network sees, with mel bands from low (bottom) to high, and
+    time from left to right.</p>
   <h2>The race of the answers</h2>
-  <p class="fine">How sure the network is of each answer, after its last time step. Marks show the steps before.</p>
+  <p class="fine">How sure the network is of each answer after its last time step. Marks show the earlier steps.</p>
   <ol class="race" data-part="race"></ol>
   <h2>Every layer, step by step</h2>
-  <p class="fine">A coloured point is a neuron that spikes. Each field of a convolution is one channel, drawn as the image
-    above.</p>
+  <p class="fine">A coloured point is a neuron that spikes. In a convolution, each square is one channel, oriented like the
+    image above.</p>
   <div data-part="layers"></div>
   <h2>What this word cost</h2>
   <div class="wide"><table data-part="cost"></table></div>
@@ -86,7 +86,7 @@ export class Live {
     if (aloud) this.parts.status.textContent = `${answer}. ${detail}`;
   }
 
-  // ---- What comes in ----
+  // ---- Input ----
 
   async listen() {
     const { parts, network } = this;
@@ -105,7 +105,7 @@ export class Live {
         }
       });
     } catch (error) {
-      this.say("No microphone", `${error.message || error.name}. Choose a recording, or press one above.`);
+      this.say("No microphone", `${error.message || error.name}. Choose a recording instead.`);
       return;
     }
     parts.record.textContent = "Stop";
@@ -132,7 +132,7 @@ export class Live {
       return;
     }
     if (samples.length > this.network.recogniser.mostSamples) {
-      this.say("Too long", `${file.name} has ${(samples.length / this.network.rate).toFixed(0)} seconds.`);
+      this.say("Too long", `${file.name} lasts ${(samples.length / this.network.rate).toFixed(0)} seconds.`);
       return;
     }
     this.hear(samples, file.name);
@@ -163,11 +163,11 @@ export class Live {
     const words = this.samples.filter((sample) => sample.label !== null);
     const right = words.filter((sample) => network.recognise(sample.pcm).answer === sample.label).length;
     parts.right.textContent = words.length
-      ? `With these, the likeliest answer is right for ${right} of the ${words.length} recordings above.` : "";
+      ? `With these settings, the likeliest answer is right for ${right} of the ${words.length} recordings above.` : "";
     if (this.word) this.show();
   }
 
-  // ---- What is shown ----
+  // ---- Output ----
 
   show() {
     const { parts, network, word } = this;
@@ -175,7 +175,7 @@ export class Live {
     word.found = found;
     parts.result.hidden = found.answer === null;
     if (found.answer === null) {
-      this.say("Silence", `In ${word.name} all samples are zero.`);
+      this.say("Silence", `All samples of ${word.name} are zero.`);
     } else {
       const sure = `${(100 * found.confidence).toFixed(0)} % sure`;
       if (found.sure) this.say(found.answer, `${sure}: ${word.name}`);
@@ -199,12 +199,12 @@ export class Live {
     const [low, high] = [Math.min(...word.found.image), Math.max(...word.found.image)];
     const shade = (x, y) => heat((word.found.image[(height - 1 - y) * width + x] - low) / (high - low));
     pixels(parts.image, width, height, shade);
-    parts.image.setAttribute("aria-label", `Log-mel image of ${word.name}, ${height} bands by ${width} frames`);
+    parts.image.setAttribute("aria-label", `Log-mel image of ${word.name}: ${height} bands by ${width} frames`);
     const spike = rgb(colour("--live-spike"));
     parts.layers.replaceChildren(...word.found.hidden.map((activity, index) => {
       const { name, shape } = layers[index];
       const share = (100 * network.firing(activity)).toFixed(1);
-      const title = `${name}: ${activity.length.toLocaleString("en")} neurons, ${share} % of them spike at a step`;
+      const title = `${name}: ${activity.length.toLocaleString("en")} neurons; ${share} % of them spike per step`;
       const fields = Array.from({ length: network.steps }, (_, step) => {
         const canvas = element("canvas", { className: shape[1] * shape[2] > 1 ? "field" : "field flat" });
         maps(canvas, activity, shape, step, spike);
@@ -266,11 +266,11 @@ export class Live {
     parts.cost.querySelectorAll("tbody th").forEach((th) => { th.scope = "row"; });
     const adds = sums[0] - numbers[0];
     parts.verdict.textContent =
-      `${shown(numbers[0])} of them multiply and add, once, in the first layer; the other ${shown(adds)} add the weights of a `
-      + `spike. A dense network of the same shape (its ReLU twin) multiplies and adds ${shown(sums[1])} times for every word: `
-      + `${(sums[1] / sums[0]).toFixed(1)} times as many operations.`
-      + (instructions ? ` On a Cortex-M4 a word took ${shown(instructions)} instructions on average, from samples to answer, `
-        + "over the recordings above." : "");
+      `${shown(numbers[0])} of these operations are multiply-accumulates in the first layer, done once; the other `
+      + `${shown(adds)} are additions of weights, caused by spikes. A dense network of the same shape (its ReLU twin) takes `
+      + `${shown(sums[1])} multiply-accumulates for every word: ${(sums[1] / sums[0]).toFixed(1)} times as many operations.`
+      + (instructions ? " From samples to answer, the recordings above take "
+        + `${shown(instructions)} instructions on average on a Cortex-M4.` : "");
   }
 }
 
@@ -306,7 +306,7 @@ function pixels(canvas, width, height, colour) {
   pen.putImageData(data, 0, 0);
 }
 
-// A layer's spikes at a step, its channels as fields in a grid; activity is [height][width][channels].
+// Draws a layer's spikes at one step, with its channels in a grid; activity is [height][width][channels].
 function maps(canvas, activity, [channels, height, width], step, [red, green, blue]) {
   const flat = height * width === 1;
   const [fields, h, w] = flat ? [channels, 1, 1] : [channels, height, width];
@@ -323,7 +323,7 @@ function maps(canvas, activity, [channels, height, width], step, [red, green, bl
   });
 }
 
-// Dark blue over green to yellow, for 0..1.
+// A colour from dark blue through green to yellow, for 0..1.
 function heat(share) {
   const stops = [[20, 24, 70], [42, 92, 140], [38, 160, 134], [140, 208, 80], [253, 231, 60]];
   const place = Math.max(0, Math.min(1, share || 0)) * (stops.length - 1);
@@ -341,7 +341,7 @@ function element(kind, properties = {}, ...children) {
   return made;
 }
 
-// The page hands over what is in network.js and samples.js; `scnnLive` is for whoever looks on from outside.
+// network.js and samples.js define the network and the recordings; `scnnLive` gives tests access to the page.
 export const scnnLive = { Gate, Network, Resampler, pcm };
 globalThis.scnnLive = scnnLive;
 scnnLive.ready = (async () => {
@@ -349,7 +349,7 @@ scnnLive.ready = (async () => {
   try {
     scnnLive.live = new Live(root, await Network.from(globalThis.scnnNetwork), globalThis.scnnSamples);
   } catch (error) {
-    root.textContent = `This page needs WebAssembly and a browser of 2022 or later (${error.message}).`;
+    root.textContent = `This page needs WebAssembly and a browser from 2022 or later (${error.message}).`;
     throw error;
   }
 })();

@@ -1,8 +1,8 @@
-// What a network made of a recording: its answer step by step, its spikes, and what they cost.
+// Runs a network on recordings: its answers step by step, its spikes, and their cost.
 import { load } from "../c/scnn.mjs";
 
 export class Network {
-  // `about` is what scnn.deploy.live writes of a network, its wasm in base64 included.
+  // `about` is the description of a network by scnn.deploy.live, including its WebAssembly in base64.
   static async from(about) {
     return new Network(about, await load(bytes(about.wasm)));
   }
@@ -22,8 +22,8 @@ export class Network {
     [this.steps, this.threshold] = [steps, threshold];
   }
 
-  // Of 16-bit samples: answer (or null for silence), whether it is sure, its confidence, and of each step t the
-  // scores and the shares (running mean of the softmax of the membranes) of all classes.
+  // For 16-bit samples: the answer (null for silence), whether it is sure, its confidence, and for each step the scores
+  // of all classes and their shares (running mean over steps of the softmax of the membranes).
   recognise(samples) {
     const scores = [];
     let answer;
@@ -45,8 +45,8 @@ export class Network {
     return { answer, sure, confidence, scores, shares, ...this.recogniser.traced() };
   }
 
-  // Operations of the last recording's `image` and `hidden` activity, layer by layer: multiply-accumulates of the
-  // first, additions of the others. A connection counts whenever its input is not zero.
+  // Operations of each layer for the last recording, given by its `image` and `hidden` activity: multiply-accumulates in
+  // the first layer, additions in the others. A connection counts whenever its input is not zero.
   operations({ image, hidden }) {
     return this.about.layers.map((layer, index) => {
       const active = index ? hidden[index - 1] : image;
@@ -58,13 +58,13 @@ export class Network {
     });
   }
 
-  // Share of spikes among a layer's neurons and steps.
+  // Mean spikes per neuron and step.
   firing(activity) {
     return activity.reduce((sum, mask) => sum + ones(mask), 0) / (activity.length * this.steps);
   }
 }
 
-// Connections from the place of that number, row by row, to all outputs of a layer.
+// Returns a function that maps an input position, counted row by row, to its number of connections to all outputs.
 function fanOut({ kernel, stride, padding, before: [, height, width], units }) {
   if (!kernel) return () => units;
   const reach = (size) => {
