@@ -1,7 +1,7 @@
-"""What kills, full disks, altered files and hostile servers do to the package: `make faults`.
+"""Fault injection: kills, full disks, altered files and hostile servers (`make faults`).
 
-All that is drawn comes from the seed and the number of the case, so that each can be repeated by itself. The
-counts go to `_build/faults.json` as they come, and the same command goes on where it was stopped.
+All random choices depend only on the seed and the number of the case, so each case can be repeated by itself.
+The counts are saved to `_build/faults.json` as they come; after an interruption, the same command resumes.
 """
 
 import argparse
@@ -39,15 +39,15 @@ ROOT = Path(__file__).parents[1]
 PAGE, BEGIN, END = ROOT / "book" / "faults.md", "<!-- table -->", "<!-- end of table -->"
 COUNTS = {"kills": 1000, "full": 46, "shared": 96, "audio": 5000, "files": 5000, "archives": 200, "bits": 40}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-STUCK = 120.0  # seconds in which what was asked for must have come, however busy the machine is
-# Seconds after which a killed parent's processes must be gone, more where the whole takes longer. Two helpers
-# of Ray look for their parent about once a minute.
+STUCK = 120.0  # seconds after which a process counts as stuck, even on a busy machine
+# Seconds after which a killed parent's processes must be gone, or the undisturbed run time if that is longer.
+# Two of Ray's helpers check for their parent only about once a minute.
 ENDED = {"workers": 20.0, "search": 90.0}
-SLOW, LARGE = 5.0, 2 * 2**30  # seconds (more under load) and bytes that no file or archive may take
+SLOW, LARGE = 5.0, 2 * 2**30  # limits for reading a file or archive: seconds (more under load) and bytes
 
 
 class Case(Exception):
-    """What went wrong in one case."""
+    """The failure of one case."""
 
 
 # --- processes to kill ------------------------------------------------------------------------------------
@@ -56,18 +56,19 @@ class Case(Exception):
 def forked(
     work: Callable[[], Any], kill: tuple[float, int] | None = None, limit: float = STUCK
 ) -> tuple[Any, int, int]:
-    """What `work` gives in a process of its own, killed after `kill` (seconds, signal), if not done by then.
+    """Run `work` in a forked process; if `kill` (seconds, signal) is given, send the signal after that time.
 
-    A fork takes milliseconds where importing the package takes seconds; this process has no thread but one.
+    A fork takes milliseconds, while importing the package takes seconds. It is safe because this process has
+    only one thread.
 
     Returns:
-        Its result (None where it was killed), its exit status and the most memory that it had, in bytes.
+        The result (None if killed), the exit status, and the peak memory in bytes.
     """
     return collected(launched(work), kill, limit)
 
 
 def launched(work: Callable[[], Any]) -> tuple[int, int]:
-    """A process that does `work`: its number, and where its answer comes from."""
+    """Fork a process that does `work`; returns its PID and the file descriptor for its answer."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -90,7 +91,7 @@ def launched(work: Callable[[], Any]) -> tuple[int, int]:
 
 
 def collected(process: tuple[int, int], kill: tuple[float, int] | None = None, limit: float = STUCK):
-    """As `forked`, of a process that is under way."""
+    """Like `forked`, for a process that is already running."""
     child, reading = process
     answer, end = b"", time.monotonic() + limit
     killing = None if kill is None else time.monotonic() + kill[0]
@@ -119,7 +120,7 @@ def collected(process: tuple[int, int], kill: tuple[float, int] | None = None, l
 
 
 class Home:
-    """A home with a corpus of three words, a training on it, and what an undisturbed run leaves there."""
+    """A home folder with a corpus of three words, a training on it, and the record of an undisturbed run."""
 
     def __init__(self, folder: Path, epochs: int = 8):
         self.folder, self.words = folder, folder / "words"
@@ -136,7 +137,7 @@ class Home:
         )
         self.runs = folder / "home" / "runs"
         self.forget()
-        # The first run is in this process: what it loads and compiles, its forks have.
+        # The first run is in this process, so that forks inherit everything it loads and compiles.
         self.expected = self.record()
         self.forget()
         start = time.monotonic()
@@ -145,7 +146,7 @@ class Home:
         self.forget()
 
     def record(self) -> list:
-        """The record as far as it must be the same every time."""
+        """The parts of the record that must be the same every time."""
         record = run(self.experiment)
         weights = hashlib.sha256((record.folder / "network.safetensors").read_bytes()).hexdigest()
         history = record.history.drop(columns="seconds").to_csv()
@@ -155,16 +156,16 @@ class Home:
         shutil.rmtree(self.runs, ignore_errors=True)
 
     def epochs(self) -> int:
-        """Epochs in the state of the unfinished training; all of them where it is finished."""
+        """Number of epochs in the state of the unfinished training; all epochs if it is finished."""
         if (self.runs / self.experiment.digest).exists():
             return self.experiment.epochs
         state = state_file(self.experiment)
         return len(files.load_tensors(state, "scnn training state 2")[0]["history"]) if state.exists() else 0
 
     def check(self, found: list) -> None:
-        """A record that is as it must be, and nothing beside it."""
+        """Check that the record is the expected one, and that nothing else is left."""
         if found != self.expected:
-            raise Case("the record is another one")
+            raise Case("the record differs from the expected one")
         names = {path.name for path in self.runs.iterdir()}
         inside = {path.name for path in (self.runs / self.experiment.digest).iterdir()}
         digest = self.experiment.digest
@@ -173,11 +174,11 @@ class Home:
 
 
 def kills_of_trainings(home: Home, draw: random.Random, number: int) -> None:
-    """Kill a training; every fifth time it then ends, and must give the record of one not killed."""
+    """Kill a training. Every fifth time it is then finished, and must give the undisturbed record."""
     before = home.epochs()
     found, status, _ = forked(home.record, (draw.uniform(0, home.seconds), draw.choice(SIGNALS)))
     if home.epochs() < before:
-        raise Case(f"{before} epochs were kept, and {home.epochs()} after the kill")
+        raise Case(f"{before} epochs were saved, but only {home.epochs()} after the kill")
     if found is None and status == 0:
         raise Case("ended without a result")
     if found is not None or number % 5 == 4:
@@ -186,7 +187,7 @@ def kills_of_trainings(home: Home, draw: random.Random, number: int) -> None:
 
 
 def kills_of_records(home: Home, draw: random.Random, number: int) -> None:
-    """Kill what writes a record after the last epoch: no epoch may be trained again."""
+    """Kill the writing of a record after the last epoch: no epoch may be trained again."""
     unfinished = state_file(home.experiment).parent
     kept = home.folder / "kept"
     if not kept.exists():
@@ -204,7 +205,7 @@ class Trainings(Home):
         return forked(self.record)[0] if found is None else found
 
     def until_record(self) -> None:
-        """Train, and stop before anything of the record is written."""
+        """Train, and stop before any part of the record is written."""
 
         def stop(*_):
             raise KeyboardInterrupt
@@ -221,7 +222,7 @@ class Trainings(Home):
 
 
 class Images:
-    """A corpus whose features take a while, and what they are."""
+    """A corpus whose features take a while to compute, and the expected images."""
 
     def __init__(self, folder: Path):
         os.environ["SCNN_HOME"] = str(folder / "home")
@@ -248,7 +249,7 @@ def kills_of_features(images: Images, draw: random.Random, number: int) -> None:
     forked(images.images, (draw.uniform(0, images.seconds), draw.choice(SIGNALS)))
     if number % 4 == 3:
         if forked(images.images)[0] != images.expected:
-            raise Case("the images are other ones")
+            raise Case("the images differ from the expected ones")
         left = [path.name for path in images.cache.iterdir() if path.suffix not in (".safetensors", ".lock")]
         if left:
             raise Case(f"left behind: {left}")
@@ -280,7 +281,7 @@ if __name__ == "__main__":
 
 
 class Parents:
-    """Scripts that start processes of their own; each knows by a token in its environment whose it is."""
+    """Scripts that start child processes, which are recognised by a token in their environment."""
 
     def __init__(self, folder: Path, kind: str):
         self.folder, self.kind = folder, kind
@@ -318,7 +319,7 @@ class Parents:
 
 
 def alive(token: str) -> list[int]:
-    """Processes that have the token in their environment, on Linux."""
+    """PIDs of the processes with the token in their environment (Linux only)."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -341,17 +342,17 @@ def kills_of_parents(parents: Parents, draw: random.Random, number: int) -> None
     except subprocess.TimeoutExpired as error:
         process.kill()
         raise Case(f"does not end after {SIGNALS[number % 3].name}") from error
-    limit = max(ENDED[parents.kind], parents.seconds)  # of the whole search or training, undisturbed
+    limit = max(ENDED[parents.kind], parents.seconds)
     end = time.monotonic() + limit
     while orphans := alive(token):
         if time.monotonic() > end:
             for orphan in orphans:
                 os.kill(orphan, signal.SIGKILL)
-            raise Case(f"{len(orphans)} processes live on {limit:.0f} s after {SIGNALS[number % 3].name}")
+            raise Case(f"{len(orphans)} processes still run {limit:.0f} s after {SIGNALS[number % 3].name}")
         time.sleep(0.1)
     if number % 3 == 2:
         if parents.finished() != parents.expected:
-            raise Case("the results are other ones")
+            raise Case("the results differ from the expected ones")
         left = [path.name for path in parents.home.runs.iterdir() if path.suffix in (".unfinished", ".part")]
         if left:
             raise Case(f"left behind: {left}")
@@ -362,7 +363,7 @@ def kills_of_parents(parents: Parents, draw: random.Random, number: int) -> None
 
 
 def sharing(images: Images, home: Home, draw: random.Random, number: int) -> None:
-    """Many want the same at once: processes a training; processes of one number, or threads, features."""
+    """Many ask at once: processes for a training; processes with the same PID, or threads, for features."""
     kind = number % 3
     count = (4, 16, 24)[kind]
     if kind == 2:
@@ -374,7 +375,7 @@ def sharing(images: Images, home: Home, draw: random.Random, number: int) -> Non
         trained = home.folder / f"trained-{number}"
 
         def work():
-            os.getpid = lambda: 1  # as in containers
+            os.getpid = lambda: 1  # as can happen in containers
             if kind == 1:
                 return images.images()
             fit = experiments.fit
@@ -392,7 +393,7 @@ def sharing(images: Images, home: Home, draw: random.Random, number: int) -> Non
             raise Case("trained more than once")
     expected = home.expected if kind == 0 else images.expected
     if answers != [expected] * count:
-        raise Case(f"{sum(answer != expected for answer in answers)} of {count} had another answer, or none")
+        raise Case(f"{sum(answer != expected for answer in answers)} of {count} gave a wrong answer, or none")
 
 
 def _threads(images: Images, count: int) -> list:
@@ -412,7 +413,7 @@ def _threads(images: Images, count: int) -> list:
 
 
 def full_disk(home: Home, draw: random.Random, number: int) -> None:
-    """The disk is full from the n-th file on: an error that names the file, and then it goes on."""
+    """The disk fills up at the n-th file: the error must name the file, and the training must then resume."""
     home.forget()
     shutil.rmtree(home.folder / "home" / "features", ignore_errors=True)
     experiments._images.cache_clear()
@@ -456,7 +457,7 @@ def same_bits(home: Home, draw: random.Random, number: int) -> None:
 
 
 def judged(place: str, work: Callable[[], Any]) -> None:
-    """Do `work` on a file in a process of bounded memory: no hang, and no error without type and name."""
+    """Do `work` on a file with limited memory: it must not hang, and any error must name `place`."""
 
     def bounded():
         inputs.limit_memory(LARGE)
@@ -465,7 +466,7 @@ def judged(place: str, work: Callable[[], Any]) -> None:
             work()
         except (ValueError, OSError) as error:
             if place not in str(error):
-                return f"an error without the name {place}: {type(error).__name__}: {str(error)[:200]}"
+                return f"an error that does not name {place}: {type(error).__name__}: {str(error)[:200]}"
         except Exception as error:
             return f"{type(error).__name__}: {str(error)[:200]}"
         seconds = time.monotonic() - start
@@ -485,7 +486,7 @@ def judged(place: str, work: Callable[[], Any]) -> None:
 
 
 class Part:
-    """One row of the table: `cases` of something, each by its number."""
+    """One row of the table: a number of cases, each run as `case(*prepare(), draw, number)`."""
 
     def __init__(self, name: str, what: str, cases: int, prepare, case):
         self.name, self.what, self.cases = name, what, cases
@@ -513,21 +514,21 @@ def parts(options: argparse.Namespace, scratch: Path) -> list[Part]:
              lambda: (Trainings(place("training")),), kills_of_trainings),
         Part("kills, record", "the same while a record is written", records_kills,
              lambda: (Trainings(place("record")),), kills_of_records),
-        Part("kills, features", "the same while features are computed and kept", features_kills,
+        Part("kills, features", "the same while features are computed and cached", features_kills,
              lambda: (Images(place("features")),), kills_of_features),
-        Part("kills, workers", "the same to a parent of two training processes", searches,
+        Part("kills, workers", "the parent of two training processes is killed", searches,
              lambda: (Parents(place("workers"), "workers"),), kills_of_parents),
-        Part("kills, search", "the same to a search on Ray", searches,
+        Part("kills, search", "a search on Ray is killed", searches,
              lambda: (Parents(place("search"), "search"),), kills_of_parents),
-        Part("sharing", "4 processes at one training, 16 processes of one number and 24 threads at one cache",
+        Part("sharing", "4 processes share a training; 16 processes with the same PID or 24 threads, a cache",
              options.shared, shared, sharing),
-        Part("full disk", "the disk is full from the n-th file on", options.full,
+        Part("full disk", "the disk fills up at the n-th file", options.full,
              lambda: (Trainings(place("full")),), full_disk),
         Part("audio", "altered recordings", options.audio,
              lambda: (inputs.Audio(place("audio")),), judged_case),
         Part("networks", "altered network files", 2 * some // 5,
              lambda: (inputs.Networks(place("networks")),), judged_case),
-        Part("forged", "network files forged with a right checksum", some // 10,
+        Part("forged", "forged network files with a valid checksum", some // 10,
              lambda: (inputs.Forged(place("forged")),), judged_case),
         Part("states", "altered training states", 7 * some // 20,
              lambda: (inputs.States(place("states")),), judged_case),
@@ -535,7 +536,7 @@ def parts(options: argparse.Namespace, scratch: Path) -> list[Part]:
              lambda: (inputs.Records(place("records")),), judged_case),
         Part("archives", "hostile archives from a server", options.archives,
              lambda: (inputs.Archives(place("archives")),), judged_case),
-        Part("same bits", "the same seed again, on one and on two threads", options.bits,
+        Part("same bits", "the same seed, on one thread and on two", options.bits,
              lambda: (Trainings(place("bits")),), same_bits),
     ]  # fmt: skip
 
@@ -553,7 +554,7 @@ def measure(part: Part, kept: dict[str, Any], seed: int, save: Callable[[], None
                 kept["reasons"] = [*kept["reasons"], f"{number}: {error}"][:20]
                 bar.write(f"{part.name}, case {number}: {error}")
                 for each in made:
-                    if hasattr(each, "forget"):  # or the next case would meet what this one left
+                    if hasattr(each, "forget"):  # the next case must not see leftovers
                         each.forget()
             kept["done"] += 1
             kept["seconds"] = round(before + time.monotonic() - start, 1)
@@ -568,7 +569,7 @@ def measure(part: Part, kept: dict[str, Any], seed: int, save: Callable[[], None
 
 
 def table(result: dict[str, Any]) -> str:
-    """The counts as the book's page shows them."""
+    """The counts as a table for the book's page."""
     rows = ["| part | what happened | cases | failed | minutes |", "|---|---|---:|---:|---:|"]
     for name, part in result["parts"].items():
         minutes = part["seconds"] / 60
@@ -578,7 +579,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def write_page(result: dict[str, Any], page: Path = PAGE) -> None:
-    """Put the table in its place on the book's page."""
+    """Write the table to the book's page."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     page.write_text(f"{before}{begin}\n\n{table(result)}\n\n{end}{after}")
@@ -588,20 +589,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("benchmarks.faults", description=__doc__.splitlines()[0])
     for name, count in COUNTS.items():
         parser.add_argument(
-            f"--{name}", type=int, default=count, metavar="N", help="cases (default: %(default)s)"
+            f"--{name}", type=int, default=count, metavar="N", help="number of cases (default: %(default)s)"
         )
-    parser.add_argument("--only", nargs="+", metavar="PART", help="only parts whose names begin so")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="run only parts whose names start so")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "faults.json")
-    parser.add_argument("--fresh", action="store_true", help="go on with nothing that is there")
-    parser.add_argument("--page", action="store_true", help="write the table of benchmarks/faults.json alone")
+    parser.add_argument("--fresh", action="store_true", help="start anew instead of resuming")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing; write benchmarks/faults.json to the book's page"
+    )
     options = parser.parse_args(arguments)
     if options.page:
         write_page(files.read_json(Path(__file__).with_name("faults.json")))
         return 0
     if not hasattr(os, "fork"):
         parser.error("this needs a system with fork, such as Linux or macOS")
-    torch.set_num_threads(1)  # a process with more cannot be forked safely
+    torch.set_num_threads(1)  # with more threads, forking is not safe
     asked = {name: getattr(options, name) for name in (*COUNTS, "seed")}
     result = {"asked": asked, "parts": {}}
     if options.out.exists() and not options.fresh:

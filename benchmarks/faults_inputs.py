@@ -1,4 +1,4 @@
-"""Altered recordings, networks, states and records, and a server of hostile archives, for `faults.py`."""
+"""Inputs for `faults.py`: altered recordings, networks, states and records, and a hostile server."""
 
 import copy
 import gzip
@@ -31,7 +31,7 @@ Judge = Callable[[str, Callable[[], object]], None]
 
 
 def words(folder: Path) -> None:
-    """A corpus of three words: tones of three pitches, ten of each."""
+    """Write a corpus of three words: tones of three pitches, ten recordings of each."""
     generator = np.random.default_rng(0)
     for label, pitch in (("high", 1600), ("low", 200), ("middle", 700)):
         (folder / label).mkdir(parents=True)
@@ -42,7 +42,7 @@ def words(folder: Path) -> None:
 
 
 def limit_memory(more: int) -> None:
-    """Let this process have `more` bytes beyond what it has, on Linux; elsewhere what it had is looked at."""
+    """Limit this process to `more` bytes beyond its current memory; works only on Linux."""
     if sys.platform == "linux":
         import resource
 
@@ -51,9 +51,9 @@ def limit_memory(more: int) -> None:
 
 
 def altered(content: bytes, draw: random.Random) -> bytes:
-    """`content` with bits flipped, bytes overwritten, cut out, put in, or the end missing."""
+    """`content` with random bits flipped, bytes overwritten, deleted, inserted or appended, or truncated."""
     new = bytearray(content)
-    # A file says what it is at its beginning: half of the changes are there.
+    # Half of the changes hit the start of the file, where headers are.
     reach = min(len(new), 256) if draw.random() < 0.5 else len(new)
     at, length = draw.randrange(reach), draw.choice((1, 2, 4, 8, 64))
     kind = draw.randrange(8)
@@ -76,7 +76,7 @@ def altered(content: bytes, draw: random.Random) -> bytes:
 
 
 class Audio:
-    """Recordings in every format that can be written here."""
+    """Altered recordings, in every format that soundfile writes here."""
 
     def __init__(self, folder: Path):
         self.folder, self.bases = folder, []
@@ -98,7 +98,7 @@ class Audio:
 
 
 class Networks:
-    """A saved network, and what its file says."""
+    """Altered files of a saved network."""
 
     about = {  # noqa: RUF012
         "classes": [*"0123456789"],
@@ -123,7 +123,7 @@ class Networks:
         judged(str(self.path), self.look)
 
     def look(self) -> None:
-        assert self.said() == self.says, "altered, and believed"
+        assert self.said() == self.says, "altered, but accepted"
 
 
 WRONG = (
@@ -134,7 +134,7 @@ WRONG = (
 
 
 class Forged(Networks):
-    """Files that somebody made with this package's own code, and a description of their choice."""
+    """Network files that an attacker wrote with this package's own code, with an arbitrary description."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
@@ -156,7 +156,7 @@ class Forged(Networks):
         judged(str(self.path), self.look)
 
     def look(self) -> None:
-        """As `scnn predict` uses it."""
+        """Use the file like `scnn predict`."""
         network, about = load_network(self.path)
         if not {"experiment", "sample_rate"} <= about.keys():
             return
@@ -164,15 +164,15 @@ class Forged(Networks):
         sound = 0.3 * np.sin(np.arange(3 * rate) / 3)
         try:
             images = image(sound, rate, features)
-        except ValueError as error:  # of features that do not fit the recording
-            assert str(error).startswith("waveform: "), f"an error without a name: {error}"
+        except ValueError as error:  # the features do not fit the recording
+            assert str(error).startswith("waveform: "), f"an error that does not name the parameter: {error}"
             return
         with torch.no_grad():
             network(images.values)
 
 
 def _dictionaries(content: object) -> list[dict]:
-    """All dictionaries of a description, however deep."""
+    """All non-empty dictionaries in a description, at any depth."""
     if not isinstance(content, dict):
         return []
     inside = [each for value in content.values() for each in _dictionaries(value)]
@@ -180,7 +180,7 @@ def _dictionaries(content: object) -> list[dict]:
 
 
 class States:
-    """The state of a training of two epochs, which is then gone on with."""
+    """Altered states of a training of two epochs, which then resumes from them."""
 
     def __init__(self, folder: Path):
         self.path = folder / "state.safetensors"
@@ -202,11 +202,11 @@ class States:
         judged(str(self.path), self.look)
 
     def look(self) -> None:
-        assert self.train(epochs=2) == self.expected, "altered, and believed"
+        assert self.train(epochs=2) == self.expected, "altered, but accepted"
 
 
 class Records:
-    """The record of a training."""
+    """Altered records of a training."""
 
     def __init__(self, folder: Path):
         os.environ["SCNN_HOME"] = str(folder / "home")
@@ -229,7 +229,7 @@ class Records:
         unchanged &= all(
             path.read_bytes() == content for path, content in self.contents.items() if path.stem != "made"
         )
-        assert unchanged, "altered, and believed"
+        assert unchanged, "altered, but accepted"
 
 
 # --- archives ---------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class _Hostile(BaseHTTPRequestHandler):
         kind, draw = KINDS[int(kind)], random.Random(number)
         try:
             self.answer(kind, draw)
-        except OSError:  # the other side has had enough
+        except OSError:  # the client has closed the connection
             pass
 
     def answer(self, kind: str, draw: random.Random) -> None:
@@ -339,7 +339,7 @@ class _Hostile(BaseHTTPRequestHandler):
 
 
 class Archives:
-    """A server on the loopback interface, in a process of its own, and a home for what it is asked for."""
+    """Hostile archives, from a server on the loopback interface in its own process."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -367,13 +367,13 @@ class Archives:
                 finally:
                     large = sum(path.stat().st_size for path in Path(home).rglob("*") if path.is_file())
                     assert large < 2**20, f"{large} bytes were left"
-            raise AssertionError("a hostile archive was taken")
+            raise AssertionError("a hostile archive was accepted")
 
         judged(url, fetch)
 
 
 def hasten(url: str) -> None:
-    """Let a download be from `url`, and give up in seconds instead of minutes."""
+    """Make downloads use `url`, and give up after seconds instead of minutes."""
     data.FSDD_URL = url
     download._TIMEOUT = (2.0, 2.0)
     download._MOST_SECONDS = 3.0

@@ -1,4 +1,4 @@
-"""Waveforms to the paper's images: librosa clip by clip, and scnn in batches."""
+"""From waveforms to the paper's images: with librosa clip by clip, and with scnn in batches."""
 
 import warnings
 from collections.abc import Callable
@@ -14,7 +14,7 @@ BASELINE = "librosa"
 
 
 def with_librosa(corpus: Corpus) -> np.ndarray:
-    """The paper's images as a loop over librosa, [N, 1, 32, 32]."""
+    """The paper's images, [N, 1, 32, 32], computed with librosa in a loop."""
     images = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=2048 is too large")
@@ -27,7 +27,7 @@ def with_librosa(corpus: Corpus) -> np.ndarray:
 
 
 def with_scnn(corpus: Corpus) -> np.ndarray:
-    """The same images from `scnn.features`, without its cache, [N, 1, 32, 32]."""
+    """The same images, [N, 1, 32, 32], from `scnn.features` without its cache."""
     return extract(corpus, Features(), cache=False).values.numpy()
 
 

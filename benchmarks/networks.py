@@ -1,6 +1,6 @@
-"""One network in other people's words: step by step, layer by layer, and its matrix products alone.
+"""The same network in several forms: step by step, layer by layer, and only its matrix products.
 
-Each takes a trained `scnn.models.Network` and copies its weights, so that all of them compute the same.
+Each copies the weights of a trained `scnn.models.Network`, so that all compute the same.
 """
 
 import copy
@@ -17,12 +17,12 @@ from scnn.models import Network
 from scnn.neurons import Output
 from scnn.training import loss, scores
 
-Step = Callable[[torch.Tensor, torch.Tensor], object]  # what is timed: images [N, C, H, W] and labels [N]
+Step = Callable[[torch.Tensor, torch.Tensor], object]  # is timed; takes images [N, C, H, W] and labels [N]
 LEARNING_RATE = 1.0e-3
 
 
 def synapses(network: Network) -> nn.ModuleList:
-    """A copy of each layer's synapses, with its pooling or the flattening before it: [N, ...] to [N, ...]."""
+    """A copy of each layer's synapses, including pooling and flattening: [N, ...] to [N, ...]."""
     modules, maps = nn.ModuleList(), True
     for layer, weight in zip(network.layers, copy.deepcopy(network.weights), strict=True):
         parts = [weight]
@@ -36,7 +36,7 @@ def synapses(network: Network) -> nn.ModuleList:
 
 
 class Loop(nn.Module):
-    """The network step by step, as snnTorch's tutorials write it: the baseline."""
+    """The baseline: the network step by step, as in snnTorch's tutorials."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -65,7 +65,7 @@ class Loop(nn.Module):
 
 
 def loss_by_steps(output: Output, labels: torch.Tensor) -> torch.Tensor:
-    """The tutorials' loss: cross-entropy of the membranes, step by step, summed."""
+    """The tutorials' loss: the cross-entropy of the membranes, summed over the time steps."""
     cross_entropy = nn.CrossEntropyLoss()
     value = torch.zeros(1)
     for membrane in output.membrane:
@@ -74,19 +74,19 @@ def loss_by_steps(output: Output, labels: torch.Tensor) -> torch.Tensor:
 
 
 class LayerByLayer(nn.Module):
-    """The network with each layer over all time steps at once, on whole maps.
+    """The network layer by layer, each over all time steps at once, on whole maps.
 
     Args:
-        neurons: for each layer a function of its current `[T, N, ...]`, or `[1, N, ...]` where it is
-            constant, that returns spikes and membrane potentials `[T, N, ...]`.
-        once: compute the first layer's current, which is the same at every step, for one of them.
+        neurons: for each layer, a function from its current, `[T, N, ...]` or, if constant, `[1, N, ...]`, to
+            spikes and membrane potentials `[T, N, ...]`.
+        once: compute the first layer's current, which is the same at every step, only once.
     """
 
     def __init__(self, network: Network, neurons: Sequence[Callable], once: bool = True):
         super().__init__()
         self.num_steps, self.once = network.num_steps, once
         self.synapses = synapses(network)
-        # Functions are kept as they are; modules are registered, so that eval() and parameters() find them.
+        # Modules must be registered, so that eval() and parameters() find them; functions need not.
         self.neurons = nn.ModuleList(neurons) if isinstance(neurons[0], nn.Module) else list(neurons)
 
     def forward(self, images: torch.Tensor) -> Output:
@@ -100,7 +100,7 @@ class LayerByLayer(nn.Module):
 def train(
     network: nn.Module, loss: Callable[[Output, torch.Tensor], torch.Tensor] = loss, fused: bool = False
 ) -> Step:
-    """Training of `network`, a batch at a time, with Adam."""
+    """A training step of `network` with Adam."""
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE, fused=fused)
 
@@ -115,7 +115,7 @@ def train(
 
 
 def infer(network: nn.Module) -> Step:
-    """Classification by `network`, a batch at a time."""
+    """Classification of a batch by `network`."""
     network.eval()
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -126,9 +126,9 @@ def infer(network: nn.Module) -> Step:
 
 
 def difference(gradients: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float:
-    """The largest relative difference of any layer's gradient, given its weights' and biases' in turn.
+    """The largest relative difference of any layer's gradient; gradients alternate between weight and bias.
 
-    Weights and biases count together: those of a bias alone are long sums that nearly cancel.
+    Weight and bias count together, because the gradient of a bias alone is a long sum that nearly cancels.
     """
 
     def joined(tensors, layer):
@@ -148,7 +148,7 @@ def snntorch_loop(network: Network, task: str) -> Step:
 
 
 def scnn(network: Network, task: str) -> Step:
-    """This package: for training, all that `scnn.training.fit` does with a batch."""
+    """This package; for training, everything that `scnn.training.fit` does with a batch."""
     network = copy.deepcopy(network)
     if task == "infer":
         return infer(network)
@@ -156,10 +156,10 @@ def scnn(network: Network, task: str) -> Step:
 
 
 def dense_bound(network: Network, task: str) -> Step:
-    """The products of weights with currents or gradients alone, on whole maps: no neurons, no optimiser.
+    """Only the products of weights with inputs and gradients, on whole maps: no neurons, no optimiser.
 
-    No dense form is faster. The first layer is computed for one time step, as its input is constant; the
-    others for all. Inputs are the spikes of the batch that comes first.
+    No dense implementation can be faster. The first layer is computed for one time step, because its input is
+    constant; the others for all. Inputs are the spikes of the first batch.
     """
     modules = synapses(network)
     inputs: list[torch.Tensor] = []

@@ -1,4 +1,4 @@
-"""What each part of the fast path gains: `python -m benchmarks.parts` (minutes)."""
+"""Measure the gain of each part of the fast path: `python -m benchmarks.parts` (takes minutes)."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +18,19 @@ from scnn.training import loss
 
 
 def _box(images: torch.Tensor) -> window.Box:
-    """`scnn.window.data_box`, in operations of PyTorch."""
+    """`scnn.window.data_box`, with PyTorch operations."""
     used = (images != 0).any(dim=0).any(dim=0)
     rows, columns = (used.any(dim=dim).nonzero().flatten().tolist() or [0] for dim in (1, 0))
     return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
 
 
 def _product(values, background, box, size, weight, bias):
-    """`scnn.boxed._infer`, as training computes it."""
+    """`scnn.boxed._infer`, computed as in training."""
     with torch.enable_grad():
         return boxed._BoxedLinear.apply(values, background, box, size, weight, bias).detach()
 
 
-WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # each part: the network without it
+WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # part: a context that turns it off
     "everything": nullcontext,
     "data window": partial(patch.object, models, "data_box", lambda images: window.whole(images.shape[2:])),
     "its search compiled": partial(patch.object, models, "data_box", _box),
@@ -41,16 +41,16 @@ WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # each part: th
 
 
 def gains(network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: int) -> Iterator[dict]:
-    """For each part, how many times as long as with all of them a training step and one word's answer take.
+    """Time for training and for answering single recordings without each part, relative to the full path.
 
-    A part that gains nothing has about 1.
+    A part that gains nothing has a ratio of about 1.
 
     Args:
         images: `[N, C, H, W]`, a batch.
         labels: `[N]`.
 
     Yields:
-        `task`, `part`, and `gain`, `low` and `high`, median and quartiles of the rounds.
+        `task`, `part`, and `gain`, `low` and `high`: the median and quartiles over the rounds.
     """
     trained = copy.deepcopy(network)
     step = train(trained, loss, fused=True)

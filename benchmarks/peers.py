@@ -1,7 +1,7 @@
-"""The same networks in four other libraries, each in its fastest documented form on a CPU.
+"""The same networks in four other libraries, each in its fastest documented form for CPUs.
 
-A library that is not installed is left out. All run layer by layer or in one compiled scan, and compute the
-first layer's constant current once. Where their neurons differ from snnTorch's is said in README.md.
+Libraries that are not installed are left out. All run layer by layer or in one compiled scan, and compute the
+first layer's constant current once. README.md lists how their neurons differ from snnTorch's.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from scnn.models import Network
 
 
 class _SpikingJelly(nn.Module):
-    """SpikingJelly's multi-step node; its own operator runs forward and backward over all steps."""
+    """SpikingJelly's multi-step node, which runs forward and backward over all steps."""
 
     def __init__(self, network: Network, last: bool):
         from spikingjelly.activation_based import neuron, surrogate
@@ -76,7 +76,7 @@ class _Norse(nn.Module):
 
 
 class _Sinabs(nn.Module):
-    """sinabs' layer over all steps; it takes the batch before the time."""
+    """sinabs' layer over all steps; its first dimension is the batch, not time."""
 
     def __init__(self, network: Network, last: bool):
         from sinabs.activation import MembraneSubtract, SingleExponential, SingleSpike
@@ -111,7 +111,7 @@ def _in_torch(layer: type[nn.Module]) -> Callable[[Network, str], Step]:
 
 
 def _spyx(network: Network, task: str) -> Step:
-    """spyx: one compiled scan over the steps, and its compiled training step with optax's Adam."""
+    """spyx: one compiled scan over the steps, and a compiled training step with optax's Adam."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -124,7 +124,7 @@ def _spyx(network: Network, task: str) -> Step:
     stages, maps = [], True
     for layer, module in zip(network.layers, network.weights, strict=True):
         weight, bias = module.weight.detach().numpy(), module.bias.detach().numpy()
-        if layer.kernel:  # [O, C, h, w] becomes [h, w, C, O]: channels come last in JAX
+        if layer.kernel:  # [O, C, h, w] becomes [h, w, C, O]: channels are last in JAX
             padding = [(layer.padding, layer.padding)] * 2
             synapse = nnx.Conv(
                 channels, layer.units, (layer.kernel,) * 2, layer.stride, padding=padding, rngs=rngs
@@ -195,12 +195,12 @@ _MAKERS = {
 
 
 def installed() -> dict[str, Callable[[Network, str], Step]]:
-    """The peers that are installed, as `benchmarks.networks.VARIANTS`."""
+    """The installed peers, in the form of `benchmarks.networks.VARIANTS`."""
     return {name: make for name, make in _MAKERS.items() if importlib.util.find_spec(name)}
 
 
 def versions() -> dict[str, str]:
-    """Their versions."""
+    """Versions of the installed peers."""
     return {name: version(name) for name in installed()}
 
 

@@ -1,6 +1,6 @@
-"""Speed against the peers, each against the same baseline in the same run: `python -m benchmarks.speed`.
+"""Compare the package's speed with a baseline and with other libraries: `python -m benchmarks.speed`.
 
-Prints a table as it goes and writes `_build/bench.json`, a list with a row for each measurement.
+Prints a table as it goes, and writes `_build/bench.json`, a list with a row for each measurement.
 """
 
 import argparse
@@ -34,16 +34,14 @@ TASKS = ("train", "infer", "features")
 MODELS = ("A", "B", "C")
 VARIANTS = networks.VARIANTS | peers.installed()
 OUTPUT = Path("_build/bench.json")
-RESULTS = Path(__file__).with_name(
-    "bench.json"
-)  # the output of a run on a quiet machine, which the book shows
-ROUND = 0.4  # s that the baseline takes in a round, at least
-EPOCHS = 2  # of the training beforehand: an untrained network hardly spikes
+RESULTS = Path(__file__).with_name("bench.json")  # from a run on a quiet machine; the book shows it
+ROUND = 0.4  # s, minimum time of the baseline in a round
+EPOCHS = 2  # of training before the measurements: an untrained network hardly spikes
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure all variants with."""
+    """A task and its sizes, for which all variants are measured."""
 
     task: str
     model: str
@@ -67,14 +65,14 @@ CASES = (
 
 
 def trained(case: Case, corpus: str) -> tuple[Network, torch.Tensor, torch.Tensor]:
-    """A briefly trained network, and the images and labels that it was trained on."""
+    """A briefly trained network, and the images and labels it was trained on."""
     experiment = Experiment(corpus=corpus, model=case.model, num_steps=case.num_steps, epochs=EPOCHS)
     data = load_data(experiment)
     return run(experiment).network(), *data.part(data.split.train)
 
 
 def batched(images: torch.Tensor, labels: torch.Tensor, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Whole batches of `size`; what is left over is left out."""
+    """Full batches of `size`; the remainder is dropped."""
     whole = len(images) - len(images) % size
     return list(zip(images[:whole].split(size), labels[:whole].split(size), strict=True))
 
@@ -85,12 +83,12 @@ def in_turns(
     rounds: int,
     label: str,
 ) -> tuple[dict[str, list[float]], int]:
-    """Seconds of each variant in each round, and the batches of a round: the same for all variants.
+    """Seconds of each variant in each round, and the number of batches in a round, the same for all variants.
 
     Args:
-        steps: the variants. The first is the baseline, which decides how many batches a round has.
+        steps: the variants. The first is the baseline; its speed determines the number of batches in a round.
     """
-    for step in steps.values():  # whatever is compiled is compiled now
+    for step in steps.values():  # warm up, so that everything is compiled
         for batch in batches[:3]:
             step(*batch)
     start = time.perf_counter()
@@ -109,7 +107,7 @@ def in_turns(
 def measure(
     case: Case, network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each variant that is installed."""
+    """A row for each installed variant."""
     steps = {name: make(network, case.task) for name, make in VARIANTS.items()}
     label = f"{case.task} {case.model}, batch {case.batch}, T={case.num_steps}"
     seconds, count = in_turns(steps, batched(images, labels, case.batch), rounds, label)
@@ -117,7 +115,7 @@ def measure(
 
 
 def measure_features(corpus: Corpus, rounds: int) -> list[dict[str, Any]]:
-    """A row for each way from waveforms to images."""
+    """A row for each way of computing images from waveforms."""
     seconds = interleaved(features.ways(corpus), rounds, label="features")
     about = {"task": "features", "model": "mfcc", "batch": len(corpus), "num_steps": 0}
     return rows(about, seconds, features.BASELINE, len(corpus))
@@ -126,7 +124,7 @@ def measure_features(corpus: Corpus, rounds: int) -> list[dict[str, Any]]:
 def rows(
     about: dict[str, Any], seconds: dict[str, list[float]], baseline: str, samples: int
 ) -> list[dict[str, Any]]:
-    """The rows of one case, whose variants each took `seconds` for `samples` in the rounds."""
+    """The rows of one case: each variant took `seconds` in the rounds, for `samples` samples per round."""
     relative = ratios(seconds, baseline)
     return [
         about
@@ -139,7 +137,7 @@ def rows(
 
 
 def every_fifth(corpus: Corpus) -> Corpus:
-    """A fifth of `corpus`, of all classes and speakers: librosa is slow."""
+    """Every fifth clip of `corpus`, because librosa is slow; contains all classes and speakers."""
     part = slice(None, None, 5)
     arrays = {name: getattr(corpus, name)[part] for name in ("labels", "speakers", "takes", "names")}
     return dataclasses.replace(corpus, waveforms=corpus.waveforms[part], lists={}, **arrays)
@@ -149,7 +147,7 @@ def run_cases(
     threads: int, cases: Sequence[Case], tasks: Sequence[str], corpus: str, rounds: int
 ) -> list[dict[str, Any]]:
     """All rows at one number of threads; prints them as they come."""
-    if hasattr(os, "sched_setaffinity"):  # not every library has a setting for its threads; all heed this
+    if hasattr(os, "sched_setaffinity"):  # not every library can limit its threads, but all heed this
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", module="spikingjelly|norse|sinabs|jax|flax")
@@ -192,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", nargs="+", type=int, help="only these batch sizes")
     parser.add_argument("--num-steps", nargs="+", type=int, help="only these numbers of time steps")
     parser.add_argument("--rounds", type=int, default=10, help="default: 10")
-    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="in turn; default: 2 1")
-    parser.add_argument("--corpus", choices=CORPORA, help="default: fsdd-1.0.8 where it can be had")
+    parser.add_argument("--threads", nargs="+", type=int, default=[2, 1], help="each in turn; default: 2 1")
+    parser.add_argument("--corpus", choices=CORPORA, help="default: fsdd-1.0.8 if available")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default: {OUTPUT}")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or min(options.threads) < 1:
@@ -207,14 +205,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         and case.num_steps in (options.num_steps or [case.num_steps])
     ]
     if not cases and "features" not in options.tasks:
-        parser.error("no case has all of these; see CASES in benchmarks/speed.py")
+        parser.error("no case matches these options; see CASES in benchmarks/speed.py")
     corpus = options.corpus or default_corpus()
-    print(f"Images of {corpus}; ratios are to {networks.BASELINE}, medians over {options.rounds} rounds.")
+    print(f"Images of {corpus}; ratios to {networks.BASELINE} are medians over {options.rounds} rounds.")
     if peers.missing():
-        print(f"Not installed, so left out: {', '.join(peers.missing())} (see benchmarks/README.md).")
+        print(f"Left out because not installed: {', '.join(peers.missing())} (see benchmarks/README.md).")
     found = []
     for threads in options.threads:
-        # A process of its own: the number of threads of some libraries cannot be changed once they run.
+        # A new process, because some libraries cannot change their number of threads once they run.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             found += pool.submit(run_cases, threads, cases, options.tasks, corpus, options.rounds).result()
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From the naive loop to scnn, one change at a time, and where the time of a training step goes."""
+"""The steps from the naive loop to scnn, one change at a time, and a profile of a training step."""
 
 import copy
 import os
@@ -22,7 +22,7 @@ from scnn.training import loss
 
 
 class _EveryStep(nn.Module):
-    """A network that takes the product of its layers inside the window anew at every time step."""
+    """A network that computes the full product inside the window at every time step."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -35,19 +35,19 @@ class _EveryStep(nn.Module):
 
 @dataclass(frozen=True)
 class Way:
-    """One way of training the same network."""
+    """One way to train the same network."""
 
     network: nn.Module
     loss: Callable[[Output, torch.Tensor], torch.Tensor] = loss
     fused: bool = False  # whether Adam is
 
     def step(self) -> Step:
-        """What is timed. It changes the way's weights."""
+        """The function to time. It updates the network's weights."""
         return train(self.network, self.loss, self.fused)
 
 
 def ways(network: Network) -> dict[str, Way]:
-    """The naive loop, then one change more in each, up to what `scnn.training.fit` does."""
+    """The naive loop, then one more change in each way, up to what `scnn.training.fit` does."""
     settings = {"neuron": network.neuron, "num_steps": network.num_steps}
     plain = [partial(neurons.leaky, **settings) for _ in network.layers]
     fused = [
@@ -65,7 +65,7 @@ def ways(network: Network) -> dict[str, Way]:
 
 
 def parity(way: Way, reference: Way, images: torch.Tensor, labels: torch.Tensor) -> tuple[bool, float]:
-    """Whether the output's spikes are those of `reference`, and the relative difference of the gradients."""
+    """Whether the output spikes equal those of `reference`, and the relative difference of the gradients."""
     outputs, gradients = [], []
     for each in (way, reference):
         outputs.append(each.network(images))
@@ -76,15 +76,15 @@ def parity(way: Way, reference: Way, images: torch.Tensor, labels: torch.Tensor)
 def crossing(
     shares: Sequence[float], batch_size: int, num_steps: int, rounds: int, seed: int = 0
 ) -> pd.DataFrame:
-    """How many times as fast as a product at every time step it is to add the weights of what changes.
+    """The speedup from adding the weights of changed neurons, compared with a product at every time step.
 
-    A neuron that changes differs from its first step at 3/8 of the others, about as in a trained Model B.
+    A changing neuron differs from its first step at 3/8 of the later steps, about as in a trained Model B.
 
     Args:
-        shares: of Model B's first-layer neurons, in a box of 14 x 12, that change over time.
+        shares: shares of Model B's first-layer neurons, in a box of 14 x 12, that change over time.
 
     Returns:
-        For each of `shares` `ratio`, `ratio_low` and `ratio_high` of `timing.ratios`, forward and backward.
+        For each share, `ratio`, `ratio_low` and `ratio_high` of `timing.ratios`, for forward plus backward.
     """
     draw = torch.Generator().manual_seed(seed)
     box, size, units = (8, 22, 9, 21), (30, 30), 128
@@ -110,7 +110,7 @@ def crossing(
 
 
 GROUPS = ("convolutions", "matrix products", "neurons", "Adam", "copies, sums, loss", "between operations")
-_NAMES = (  # of PyTorch's operations and this package's; the first that fits
+_NAMES = (  # (part of an operation's name, its group); the first match counts
     ("Optimizer.step", "Adam"),
     ("onvolution", "convolutions"),
     ("mm", "matrix products"),
@@ -131,14 +131,14 @@ class Profile:
 
 
 def profiled(step: Step, batches: Sequence[tuple[torch.Tensor, torch.Tensor]], rest: str) -> Profile:
-    """The profile of a training step.
+    """Profile a training step.
 
-    Operations that no name tells apart are counted to the group `rest`: to the neurons in plain PyTorch.
-    The profiler itself takes time with each operation, so that many small ones look longer than they are.
+    Operations that match no name count towards the group `rest`; in plain PyTorch, these are the neurons. The
+    profiler adds overhead to each operation, so many small operations appear slower than they are.
     """
     for batch in batches[:2]:
         step(*batch)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes to the standard error otherwise
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps the profiler from writing to standard error
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         for number in range(_PROFILED):
             with record_function("step"):
@@ -154,7 +154,7 @@ def _group(event, rest: str) -> str:
     if event.name == "step":
         return "between operations"
     above = event
-    while above is not None:  # what Adam calls is Adam's
+    while above is not None:  # operations called by Adam count as Adam
         if above.name.startswith("Optimizer.step"):
             return "Adam"
         above = above.cpu_parent

@@ -1,4 +1,4 @@
-"""Several ways of doing the same, timed in turns."""
+"""Time several ways of doing the same thing, in turns."""
 
 import random
 import statistics
@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
-PAUSE = 0.01  # s, in which the waiting threads of the way before fall asleep
+PAUSE = 0.01  # s, so that waiting threads of the previous way fall asleep
 
 
 def interleaved(
     ways: Mapping[str, Callable[[], object]], rounds: int, seed: int = 0, label: str = "rounds"
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each of `rounds`, after one run of each that does not count.
+    """Seconds of each way in each of `rounds`, after one warm-up run of each.
 
-    A round runs every way once, in shuffled order: what disturbs the machine for longer than a round
-    disturbs all of them alike, and none always follows the same other one.
+    A round runs every way once, in shuffled order. So any disturbance longer than a round affects all ways
+    alike, and no way always runs after the same other one.
     """
     for way in ways.values():
         way()
@@ -33,7 +33,7 @@ def interleaved(
 
 
 def ratios(seconds: Mapping[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
-    """How many times as fast as `baseline` each way is: median and quartiles over the rounds."""
+    """The speedup of each way over `baseline`: median and quartiles over the rounds."""
     found = {}
     for name, times in seconds.items():
         each = [base / own for base, own in zip(seconds[baseline], times, strict=True)]

@@ -1,4 +1,4 @@
-"""What every test shares: a cache of its own for the session, and the Free Spoken Digit Dataset."""
+"""Shared by all tests: a separate cache for the session, and the Free Spoken Digit Dataset."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from scnn.data import FSDD_FOLDER
 
-# Looked up before the session's own cache takes the place of the user's.
+# Looked up before the session's cache replaces the user's.
 CACHED_FSDD = Path(os.environ.get("SCNN_HOME") or pooch.os_cache("scnn")).expanduser() / FSDD_FOLDER
 
 
@@ -19,13 +19,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("scnn-home")
         patch.setenv("SCNN_HOME", str(folder))
-        patch.setenv("NO_PROXY", "127.0.0.1")  # a proxy would stand between a test and its loopback server
+        patch.setenv("NO_PROXY", "127.0.0.1")  # or a proxy would intercept the loopback servers
         yield folder
 
 
 @pytest.fixture(scope="session")
 def fsdd(home: Path) -> Iterator[Path]:
-    """Let `load_corpus("fsdd")` work, from SCNN_FSDD or the user's cache, or skip."""
+    """Make `load_corpus("fsdd")` work, from SCNN_FSDD or the user's cache; skip if neither has it."""
     found = Path(os.environ.get("SCNN_FSDD") or CACHED_FSDD).expanduser()
     if not os.environ.get("SCNN_FSDD") and not found.is_dir():
         pytest.skip("FSDD is neither in the cache nor in the folder that SCNN_FSDD would name")

@@ -1,4 +1,4 @@
-"""Analyses of networks whose every spike is known."""
+"""Analyses of networks whose spikes are all known."""
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ from scnn.training import predict
 def known() -> tuple:
     """A network of `2C1-2FC` on 50 images of 3 x 3, and which of its neurons spike when.
 
-    A pixel of 1 spikes at each of four steps, one of 0.5 at the last two, in the first channel alone. Every
-    other image has a pixel of 0.5; the window holds one pixel more, which is zero.
+    Only the first channel spikes: for a pixel of 1 at each of four steps, for a pixel of 0.5 at the last two.
+    Every other image has a pixel of 0.5; the window contains one more pixel, which is zero.
     """
     network = build("2C1-2FC", num_steps=4, beta=0.5, threshold=0.75, reset="none", input_shape=(1, 3, 3))
     with torch.no_grad():
@@ -31,7 +31,7 @@ def known() -> tuple:
 
 
 def noisy(architecture: str, **parameters) -> tuple:
-    """An untrained network, with images whose window differs, and where neurons in the padding spike too."""
+    """An untrained network, and images with different windows; neurons in the padding spike too."""
     network = build(architecture, input_shape=(1, 17, 15), seed=1, **parameters)
     with torch.no_grad():
         network.weights[0].bias[0] = 2.0  # spikes where it sees only padding

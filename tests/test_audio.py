@@ -1,4 +1,4 @@
-"""One recording: what is read of a file, and what is said of one that cannot be used."""
+"""Single recordings: what is read from a file, and the errors for unusable ones."""
 
 import io
 import os
@@ -144,7 +144,7 @@ def test_what_has_no_header_is_not_guessed_at(tmp_path, ending):
         read_audio(tmp_path / f"a.{ending}")
 
 
-# Files that end too soon, or never say where
+# Files that are truncated, or do not give their length
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
@@ -162,7 +162,7 @@ def test_a_truncated_file_is_called_truncated(tmp_path, kind, share):
         read_audio(tmp_path / "cut.wav")
 
 
-@pytest.mark.parametrize("whole", [True, False])  # the size of the file may be filled in, or not
+@pytest.mark.parametrize("whole", [True, False])  # whether the file's size is filled in
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
 def test_a_streamed_wav_is_read_to_its_end(tmp_path, size, whole):
     stored = bytearray(encoded("WAV"))
@@ -192,7 +192,7 @@ def test_an_mp3_whose_length_would_be_guessed_is_refused(tmp_path):
     fading = np.concatenate([TONE * np.linspace(0, 1, len(TONE)) for _ in range(20)]).astype(np.float32)
     stored = encoded("MP3", samples=fading)
     second = stored.index(stored[:3], 4)
-    (tmp_path / "vbr.mp3").write_bytes(stored[second:])  # without the first frame, which says the length
+    (tmp_path / "vbr.mp3").write_bytes(stored[second:])  # without the first frame, which contains the length
     with pytest.raises(ValueError, match=r"vbr\.mp3: its length is not in its header"):
         read_audio(tmp_path / "vbr.mp3")
 

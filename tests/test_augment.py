@@ -1,4 +1,4 @@
-"""Augmentation: seeded, of the right size and effect, and part of an experiment."""
+"""Augmentation: it is seeded, has the right size and effect, and is part of an experiment."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ def test_overlap_add_changes_the_tempo_and_keeps_the_pitch(factor):
     assert len(changed) == pytest.approx(len(TONE) / factor, abs=1)
     assert peak_hertz(changed) == pytest.approx(400, abs=5)
     inside = changed[500:-500]
-    assert np.abs(inside).max() == pytest.approx(1, abs=0.1)  # periods meet: neither gaps nor doubled peaks
+    assert np.abs(inside).max() == pytest.approx(1, abs=0.1)  # the periods join without gaps or doubled peaks
     assert np.sqrt(np.mean(inside**2)) == pytest.approx(0.707, abs=0.07)
 
 

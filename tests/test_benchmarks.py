@@ -1,4 +1,4 @@
-"""The benchmark: that its variants compute the same, and the file that it writes."""
+"""The benchmark: its variants compute the same, and its output file is right."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from benchmarks import networks, parts, peers, speed, steps, timing
 
 @pytest.fixture(scope="module", params=["B", "C"])
 def trained(request):
-    """A trained network, with images and labels of its test split."""
+    """A trained network, with the images and labels of its test split."""
     experiment = Experiment(corpus="espeak", model=request.param, epochs=1)
     data = load_data(experiment)
     images, labels = data.part(data.split.test)

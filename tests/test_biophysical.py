@@ -1,4 +1,4 @@
-"""The neuron in millivolts: against what can be worked out by hand, its resets, and its messages."""
+"""The neuron in millivolts: results worked out by hand, resets, and error messages."""
 
 import math
 

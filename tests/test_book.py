@@ -1,4 +1,4 @@
-"""The pages: rules that every notebook and every committed run keeps, and papermill over notebooks."""
+"""The pages: rules for every notebook and every committed run, and running notebooks with papermill."""
 
 import ast
 import json
@@ -30,7 +30,7 @@ RUNS = sorted((ROOT / "book" / "runs").glob("*.ipynb"))
 PAPER = yaml.safe_load((ROOT / "notebooks" / "paper.yaml").read_text())
 
 
-# --- rules: each takes a notebook and yields what is wrong with it ----------------------------------------
+# --- rules: each takes a notebook and yields its violations -----------------------------------------------
 
 
 def code(notebook):
@@ -52,7 +52,7 @@ def written(notebook):
 
 
 def rule_parameters(notebook):
-    """One parameters cell of commented literals, with at least a corpus and a seed."""
+    """There is one parameters cell of commented literals, with at least a corpus and a seed."""
     try:
         names = set(book.parameters(notebook))
     except ValueError as error:
@@ -82,7 +82,7 @@ def rule_checked(notebook):
 
 
 def rule_headings(notebook):
-    """One title, no level skipped, and the findings at the end."""
+    """There is one title, no level is skipped, and the findings come last."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     found = re.findall(r"^(#+) (.*)$", text, flags=re.MULTILINE)
@@ -97,7 +97,7 @@ def rule_headings(notebook):
 
 
 def rule_executed(notebook):
-    """Run from top to bottom without an error or a warning, and stored with its outputs."""
+    """The notebook ran from top to bottom without errors or warnings, and its outputs are stored."""
     counts = [cell.execution_count for cell in code(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"execution counts {counts}"
@@ -125,7 +125,7 @@ def rule_figures(notebook):
 
 
 def rule_portable(notebook):
-    """Nothing that another machine, or the next minute, writes differently."""
+    """No output depends on the machine or the time."""
     unwanted = {
         "path": r"(?<![\w:/.])/(?:home|root|tmp|usr|opt|work|Users|var|mnt)/\w+|[A-Z]:\\\w+",
         "memory address": r"\b0x[0-9a-f]{6,}\b",
@@ -181,7 +181,7 @@ def test_figure_names_are_unique_in_the_book():
     assert sorted(names) == sorted(set(names))
 
 
-# --- that each rule can be broken -------------------------------------------------------------------------
+# --- every rule can be broken -----------------------------------------------------------------------------
 
 
 def page(*sources, parameters='corpus = "espeak"  # name\nseed = 0  # any whole number', title="# Toy"):
@@ -199,7 +199,7 @@ def page(*sources, parameters='corpus = "espeak"  # name\nseed = 0  # any whole 
 
 
 def good():
-    """A page that keeps every rule, as if executed."""
+    """A page that satisfies every rule, as if it had been executed."""
     notebook = page("book.begin(corpus, seed)", "axes.plot(x)\nplt.show()", "## What we found")
     for number, cell in enumerate(code(notebook), start=1):
         cell.execution_count = number
@@ -297,7 +297,7 @@ def test_a_committed_run_is_its_notebook_with_the_paper_parameters(path):
 
 
 def glued(page):
-    """The values that a committed run glues, by key."""
+    """The values glued by a committed run, by key."""
     outputs = (
         output
         for cell in nbformat.read(ROOT / "book" / "runs" / f"{page}.ipynb", as_version=4).cells
@@ -431,7 +431,7 @@ def test_a_value_that_stands_for_one_of_the_default_s_type_becomes_that():
     assert [type(one) for one in [fitted["rate"], *fitted["rates"]]] == 4 * [float]
 
 
-# --- papermill over notebooks -----------------------------------------------------------------------------
+# --- running notebooks with papermill ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -499,7 +499,7 @@ def test_the_trainings_of_the_pages_are_kept_in_one_table(project, monkeypatch):
     assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
     assert main(["store", "3_"], project) == 0
     assert records.read_text() == "page,seed\n3_c,0\n3_c,9\n"
-    assert book.ROWS not in os.environ  # what is run by other means after this leaves its trainings nowhere
+    assert book.ROWS not in os.environ  # notebooks run by other means must not write there
 
 
 WISH = 'corpus = "espeak"  # name\nseed = 0  # a\nrate = 0.5  # b\ndigit = "7"  # c\nwords = ["a"]  # d'

@@ -1,4 +1,4 @@
-"""The fully connected layer inside a box against one on whole maps, with few, many or no changes in time."""
+"""The dense layer inside a box equals the one on whole maps, with few, many or no changes over time."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ SIZE = (8, 9)
 
 
 def whole(values, background, box):
-    """The maps [T, N, C, H, W] that have `values` inside `box`."""
+    """Maps [T, N, C, H, W] with `values` inside `box`."""
     steps, count, channels = values.shape[:3]
     maps = background[:, None, :, None, None].expand(steps, count, channels, *SIZE).clone()
     maps[..., box[0] : box[1], box[2] : box[3]] = values
@@ -30,7 +30,7 @@ def whole(values, background, box):
 
 
 def spikes(generator, share, *shape):
-    """Spikes [T, ...], of which a share of the neurons changes over time."""
+    """Spikes [T, ...] in which a share of the neurons changes over time."""
     at_random = (torch.rand(shape, generator=generator, dtype=torch.float64) < 0.4).double()
     changing = torch.rand(shape[1:], generator=generator) < share
     return torch.where(changing, at_random, at_random[0])
@@ -102,7 +102,7 @@ def test_the_same_sums_give_the_same_bits():
 
 
 def test_evaluation_sees_the_weights_of_the_last_step():
-    """A fused optimizer changes weights without PyTorch's version count: nothing kept may rely on that."""
+    """A fused optimizer changes weights without raising PyTorch's version count, so no cache may use it."""
     network = build("4C3-20FC-3FC", num_steps=12, input_shape=(1, 10, 10), seed=3)
     images = torch.zeros(2, 1, 10, 10)
     images[:, :, 2:6, 3:7] = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 9

@@ -63,7 +63,7 @@ def test_a_missing_extra_is_an_error_like_others(capsys, monkeypatch):
 
 
 def words(folder: Path, labels: Sequence[str] = ("left", "right")) -> Path:
-    """A folder of two words by four voices, which also holds what is no recording."""
+    """A folder of two words by four voices, with some files that are not recordings."""
     clips = {index: sorted(ESPEAK_FOLDER.glob(f"{index}_*_[0-3].flac"))[:16] for index in range(len(labels))}
     for index, label in enumerate(labels):
         (folder / label).mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_what_a_folder_holds_beside_recordings_is_told_once_a_command(capsys, tm
         "notes.txt (not a recording by its ending)"
     ]
     quick = ["train", "--corpus", folder, "--model", "4C5-P4-2FC", "--num-steps", "2", "--epochs", "1"]
-    for _ in range(2):  # a training, and one remembered
+    for _ in range(2):  # first trained, then loaded from its record
         result = subprocess.run(
             [sys.executable, "-m", "scnn", *map(str, quick)], capture_output=True, text=True, check=True
         )
@@ -109,7 +109,7 @@ def test_names_print_on_any_terminal_without_their_control_characters(tmp_path):
 
 
 def voice(folder: Path, labels: str = "0123456789") -> Path:
-    """Two recordings of each word by a voice."""
+    """Two recordings of each word by one voice."""
     folder.mkdir()
     for label in labels:
         for clip in ESPEAK_FOLDER.glob(f"{label}_en-us-nyc-f4_[01].flac"):
@@ -170,7 +170,7 @@ def test_train_prints_one_line_of_results_and_remembers_them(capsys, tmp_path):
     assert status == 0
     assert out.count("\n") == 1
     assert 0 <= first["accuracy"] <= 1
-    assert call(capsys, *QUICK, "--json")[1] == out  # the seconds of the first training included
+    assert call(capsys, *QUICK, "--json")[1] == out  # including the seconds of the first training
 
     status, out, _ = call(capsys, "predict", "--network", saved, "--json", CLIP)
     assert status == 0

@@ -1,4 +1,4 @@
-"""Corpora: what they hold, how bad audio and bad downloads are met, and that splits never overlap."""
+"""Corpora: their contents, bad audio and bad downloads, and splits that never overlap."""
 
 import contextlib
 import gzip
@@ -127,7 +127,7 @@ def recordings() -> dict[str, bytes]:
 
 @pytest.fixture
 def small(tmp_path, monkeypatch, recordings) -> Path:
-    """An empty cache, which it gives, no SCNN_FSDD, and the small FSDD's manifest for the real one."""
+    """Set an empty cache (returned), no SCNN_FSDD, and the small FSDD's manifest in place of the real one."""
     manifest = tmp_path / "fsdd.sha256"
     lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in recordings.items()]
     manifest.write_text("".join(lines))
@@ -138,7 +138,7 @@ def small(tmp_path, monkeypatch, recordings) -> Path:
 
 
 def pack(files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
-    """A tar.gz as GitHub makes it of a tag, with `extra` members at its end."""
+    """A tar.gz like GitHub's for a tag, with `extra` members at the end."""
     stored = io.BytesIO()
     with tarfile.open(fileobj=stored, mode="w:gz") as archive:
         for name, content in files.items():
@@ -151,7 +151,7 @@ def pack(files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> by
 
 
 class Server:
-    """A loopback web server with one file; counts how often it is asked."""
+    """A loopback web server with one file, which counts the requests."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Server:
             def do_GET(self):
                 server.asked += 1
                 if answer is not None:
-                    with contextlib.suppress(OSError):  # once nobody listens
+                    with contextlib.suppress(OSError):  # the client may have gone
                         answer(self)
                     return
                 self.send_response(status)
@@ -190,7 +190,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
-    """Start a server and let FSDD be downloaded from it."""
+    """Start a server, and have FSDD downloaded from it."""
     servers = []
 
     def start(content: bytes, **options) -> Server:
@@ -205,7 +205,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
 
 
 def left_over(home: Path) -> list[str]:
-    """What a download left in the cache beside its lock and its note that it failed."""
+    """What a download left in the cache, except its lock and its failure note."""
     return sorted({file.name for file in home.iterdir()} - {"fsdd.lock", "fsdd.failed"})
 
 
@@ -342,7 +342,7 @@ def test_a_server_that_never_ends_is_left(small, serve, monkeypatch, answer, mes
     start = time.monotonic()
     with pytest.raises(ConnectionError, match=rf"(?s){server.url} could not be .*({message}).*SCNN_FSDD"):
         fetch_fsdd()
-    assert time.monotonic() - start < 30  # of which it waits for two
+    assert time.monotonic() - start < 30  # including two of waiting
     assert left_over(small) == []
 
 
@@ -362,7 +362,7 @@ def test_an_odd_redirect_says_what_to_do(small, serve, location):
 
 
 def extended(size: int, times: int = 1, kind: bytes = tarfile.XHDTYPE) -> bytes:
-    """The start of a tar: headers which `size` bytes extend."""
+    """The start of a tar: extended headers of `size` bytes."""
     info = tarfile.TarInfo("extended")
     info.type, info.size = kind, size
     return (info.tobuf() + bytes(size + -size % 512)) * times
@@ -390,7 +390,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(small, serve, monkeypatc
 
 
 def process(home: Path) -> subprocess.Popen:
-    """Another process which downloads the small FSDD."""
+    """Another process that downloads the small FSDD."""
     program = (
         "import pathlib, scnn.data as data\n"
         f"data.FSDD_URL = {data.FSDD_URL!r}\n"
@@ -492,7 +492,7 @@ def test_altered_local_recording_is_refused(small, tmp_path, monkeypatch, record
 
 # Folders
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* left out ")  # told of most folders below
+pytestmark = pytest.mark.filterwarnings("ignore:.* left out ")  # most folders below cause it
 
 
 def commands(folder: Path) -> Path:

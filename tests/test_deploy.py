@@ -1,4 +1,4 @@
-"""The integer definition: its front end, the conversion, and its spikes beside the trained network's."""
+"""The integer definition: front end, conversion, and spikes compared with the trained network's."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def clips() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(home):
-    """The record of a small network, trained in seconds."""
+    """The record of a small network that trains in seconds."""
     return run(
         Experiment(corpus="espeak", features=LOGMEL, model="4C3s2p1-P2-32FC-10FC", num_steps=4, epochs=6)
     )
@@ -124,13 +124,13 @@ def test_samples_that_cannot_be_used_are_refused():
 
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 def test_whole_numbers_spike_as_the_float_network_does(reset):
-    """With whole weights and a leak of one half float32 is exact: every spike must be the same."""
+    """With integer weights and a leak of one half, float32 is exact: every spike must be equal."""
     network = build("3C3s2p1-P2-6C3p1-12FC-4FC", num_steps=4, input_shape=(1, 20, 28), reset=reset, seed=1)
     program = convert(network, FrontEnd(LOGMEL), per_channel=False)
     layers = []
     with torch.no_grad():
         for layer, module in zip(program.layers, network.weights, strict=True):
-            # Multiples of 8: what the shift drops in three steps of leak is 0.
+            # Multiples of 8, so that the leak's shift drops nothing in three steps.
             module.weight.copy_(torch.from_numpy(layer.weights.astype(np.float32)) * 8)
             module.bias.copy_(torch.from_numpy(layer.bias // 8 * 8 % 64))
             layers.append(

@@ -1,4 +1,4 @@
-"""The C written from a program: the same bits as the reference on every target, and no way to crash it."""
+"""The C generated from a program: the same bits as the reference on every target, and no crashes."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ PEAK = {"hop": 100, "preemphasis": 0.97, "trim_frame": 512, "crop": "loudest", "
 
 @pytest.fixture(scope="module")
 def clips() -> list[np.ndarray]:
-    """Samples of a few packaged recordings: ordinary ones, a short, a long, a quiet and a loud one."""
+    """Samples of packaged recordings: ordinary ones, and a short, a long, a quiet and a loud one."""
     some = [np.rint(waveform * 32768).astype(np.int16) for waveform in load_corpus("espeak").waveforms[::151]]
     loud = np.random.default_rng(0).choice([-32768, 32767], 2000).astype(np.int16)
     return [*some, some[0][2000:2050], np.concatenate(some), some[1] // 256, loud, np.ones(1, np.int16)]
@@ -45,7 +45,7 @@ def network(home):
 
 
 def lively(notation: str, clips, spiking: bool = True, bits: int | None = None, seed: int = 0, **options):
-    """A program of random weights, large enough that every layer has something to say."""
+    """A program with random weights, large enough that every layer is active."""
     features = replace(LOGMEL, **options.pop("features", {}))
     shape = (1, features.height, features.width)
     network = build(notation, spiking=spiking, input_shape=shape, seed=seed, **options)
@@ -127,7 +127,7 @@ def test_an_estimate_counts_frames_multiplications_and_connections(clips, tmp_pa
         return network, cost.estimate(network, seen.values, seen.window)
 
     assert estimate(spiking=False)[1] == pytest.approx(least + 1.5 * second)
-    assert estimate(threshold=1e6)[1] == pytest.approx(least)  # nobody spikes
+    assert estimate(threshold=1e6)[1] == pytest.approx(least)  # no neuron spikes
     network, found = estimate(threshold=0.1)
     active = (network.trace(seen.values)[0].spikes > 0).any(dim=0).float().mean().item()
     assert found == pytest.approx(least + 3 * active * second, rel=1e-6) and active > 0.1
@@ -137,7 +137,7 @@ def test_an_estimate_counts_frames_multiplications_and_connections(clips, tmp_pa
 
 
 def test_the_cost_of_a_word(clips, tmp_path):
-    """Energy, and where a layer of spikes takes as long as the dense one."""
+    """Energy, and where a spiking layer breaks even with the dense one."""
     notation = "6C3s2p1-8C3s2p1-10FC"
     program = lively(notation, clips, num_steps=4)
     found = cost.word(measure.CortexM(program, tmp_path), clips[:2])
@@ -161,10 +161,10 @@ def test_the_cost_of_a_word(clips, tmp_path):
 
 
 def test_loads_and_stores_are_counted(clips, tmp_path):
-    """A dense layer reads each of its packed weights once, a word at a time."""
+    """A dense layer reads each packed word of weights once."""
     program = lively("64FC-10FC", clips, spiking=False, features={"height": 16, "bands": 16, "width": 16})
     target = measure.CortexM(program, tmp_path)
-    seen = [0, 0]  # of constants, and of RAM, by the emulator itself
+    seen = [0, 0]  # accesses to constants and to RAM, by the emulator's own hook
     start, size = target._elf.functions["layer_2"]
 
     def access(machine, kind, address, *_):
@@ -189,7 +189,7 @@ def test_packed_weights_can_be_read_again():
 
 @pytest.fixture(scope="module")
 def recogniser(network, tmp_path_factory):
-    """The program for this machine, with every undefined behaviour a crash."""
+    """The program for this machine, built to crash on undefined behaviour."""
     folder = tmp_path_factory.mktemp("c")
     assert main(["export", str(network), "--out", str(folder)]) == 0
     binary = folder / "recogniser"
@@ -248,7 +248,7 @@ def test_no_file_crashes_the_recogniser(recogniser, tmp_path):
 
 
 class Page:
-    """The calls that scnn.mjs makes, made from Python."""
+    """Makes the calls of scnn.mjs from Python."""
 
     def __init__(self, wasm: bytes):
         import wasmtime
@@ -264,7 +264,7 @@ class Page:
         return bytes(self.exports["memory"].read(self.store, start, start + size))
 
     def recognise(self, pcm: np.ndarray) -> tuple[int, list[int], bytes]:
-        """Answer, scores, and what every layer did."""
+        """Answer, scores, and the activity of every layer."""
         self.exports["memory"].write(self.store, pcm.astype("<i2").tobytes(), self.call("input"))
         answer = self.call("answer", len(pcm))
         scores = np.frombuffer(self.read(self.call("answers"), 4 * self.call("classes")), "<i4").tolist()
@@ -287,7 +287,7 @@ def test_the_page_has_what_it_needs(network, tmp_path, clips):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("spiking", 8), ("no reset", 8), ("relu", 1), ("shallow", 3)],  # with more, sums might leave 32 bits
+    [("spiking", 8), ("no reset", 8), ("relu", 1), ("shallow", 3)],  # with more, sums might exceed 32 bits
 )
 def test_a_page_may_try_other_steps_and_thresholds(name, most, clips):
     notation, options = RANDOM[name]
@@ -355,7 +355,7 @@ def test_a_trained_recipe_keeps_its_own_weights():
 
 
 def test_outputs_of_own_scales_are_brought_to_one(clips):
-    """Of a network trained with a scale for each output, membranes compare as in training."""
+    """If each output has its own scale, membranes are compared as in training."""
     network = build("10FC", num_steps=4, input_shape=(1, 18, 24), precision="int4-weights")
     with torch.no_grad():
         network.weights[0].weight *= torch.linspace(0.1, 1, 10)[:, None]

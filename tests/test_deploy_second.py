@@ -1,4 +1,4 @@
-"""`make edge`, and its second source: other compilers, QEMU's Cortex-M boards and Callgrind say the same."""
+"""`make edge`, and its cross-checks: other compilers, QEMU's Cortex-M boards and Callgrind agree."""
 
 import json
 import shutil
@@ -25,13 +25,13 @@ def need(*programs: str) -> None:
 
 @pytest.fixture(scope="module")
 def clips() -> list[np.ndarray]:
-    """Samples of a few packaged recordings, and the shortest that there can be."""
+    """Samples of a few packaged recordings, and the shortest possible one."""
     return [*map(pcm, load_corpus("espeak").waveforms[::251]), np.ones(1, np.int16)]
 
 
 @pytest.fixture(scope="module")
 def program(clips):
-    """A small network of random weights, large enough that its neurons spike."""
+    """A small program with random weights, large enough that its neurons spike."""
     features = Features(kind="logmel", bands=16, height=16, width=16, frame=128, hop=256, trim_db=30,
                         normalization="clip")  # fmt: skip
     network = build("4C3s2p1-8C3s2p1-12FC-10FC", num_steps=4, input_shape=(1, 16, 16))
@@ -68,7 +68,7 @@ def test_callgrind_counts_the_same_every_time(program, clips, tmp_path):
 
 @pytest.mark.parametrize("core", second.BOARDS)
 def test_qemu_gives_the_same_bits_and_counts_what_unicorn_counts(core, program, clips, tmp_path):
-    """The same file in two emulators: equal to the instruction, and in every run."""
+    """The same file in two emulators takes exactly as many instructions, in every run."""
     need(*CROSS)
     board = second.Board(program, tmp_path, core)
     answers, counts = board.answers(clips)

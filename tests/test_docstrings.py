@@ -1,4 +1,4 @@
-"""Docstrings (Google style) name what is there, and read as they are meant on the pages made from them."""
+"""Docstrings are in Google style, name only what exists, and render correctly on the API pages."""
 
 import ast
 import builtins
@@ -25,7 +25,7 @@ ENTRY = re.compile(r"^ {4}(\S.*?):(?: |$)", re.M)
 
 
 def names_of(node):
-    """The arguments of a function, or the fields of a class and the arguments that make one."""
+    """The arguments of a function, or the fields and constructor arguments of a class."""
     if isinstance(node, ast.ClassDef):
         makers = [each for each in node.body if getattr(each, "name", "") in ("__init__", "__new__")]
         fields = {each.target.id for each in node.body if isinstance(each, ast.AnnAssign)}
@@ -38,7 +38,7 @@ def names_of(node):
 
 
 def wrong(tree):
-    """What is wrong with the docstrings of a module."""
+    """The errors in the docstrings of a module."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             continue

@@ -1,4 +1,4 @@
-"""The examples in the docstrings: every public module has one, and they give what they say."""
+"""The examples in the docstrings: almost every public module has one, and all are right."""
 
 import doctest
 import importlib
@@ -10,7 +10,7 @@ import pytest
 
 import scnn
 
-WITHOUT = {"deploy", "download", "plots", "search"}  # compilers, the network, pictures, Ray: no quick example
+WITHOUT = {"deploy", "download", "plots", "search"}  # no quick examples: compilers, network, figures, Ray
 PUBLIC = [name for _, name, _ in pkgutil.iter_modules(scnn.__path__) if not name.startswith("_")]
 MODULES = ["scnn", *(f"scnn.{name}" for name in PUBLIC if name not in WITHOUT)]
 

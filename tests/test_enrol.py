@@ -1,4 +1,4 @@
-"""Learning a new voice: what the last layer learns, what stays, and what is refused."""
+"""Learning a new voice: what the last layer learns, what stays unchanged, and what is refused."""
 
 import numpy as np
 import pytest
@@ -41,14 +41,14 @@ QUICK = {
 
 @pytest.fixture(scope="module", params=QUICK)
 def trained(request):
-    """A network trained without one voice, and images and labels of that voice."""
+    """A network trained without one voice, and the images and labels of that voice."""
     experiment = QUICK[request.param]
     data = load_data(experiment)
     return run(experiment).network(), data, data.split.test
 
 
 def examples(data, clips, count):
-    """`count` of `clips` of each word."""
+    """The first `count` of `clips` for each word."""
     labels = data.corpus.labels[clips]
     return np.concatenate([clips[labels == each][:count] for each in np.unique(labels)])
 

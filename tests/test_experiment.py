@@ -1,4 +1,4 @@
-"""Experiments: what identifies one, that it is trained once, remembered, gone on with and never half kept."""
+"""Experiments: what identifies one; it is trained once, remembered, resumable and stored atomically."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ FILES = {"experiment.json", "history.csv", "made.json", "metrics.json", "network
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> Path:
-    """A corpus of a reader's own: tones of three pitches, in a folder for each."""
+    """A user's corpus: tones of three pitches, in a folder for each."""
     folder = tmp_path_factory.mktemp("words")
     generator = np.random.default_rng(0)
     for label, pitch in (("high", 1600), ("low", 200), ("middle", 700)):
@@ -45,7 +45,7 @@ def words(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own_home(tmp_path, monkeypatch) -> Path:
-    """A cache of the test's own."""
+    """A separate cache for the test."""
     monkeypatch.setenv("SCNN_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -57,7 +57,7 @@ def tiny(words, own_home) -> Experiment:
 
 @pytest.fixture
 def no_training(monkeypatch):
-    """From the moment it is called on, training is a failure."""
+    """A function that, once called, makes any further training fail."""
 
     def fail(*_, **__):
         raise AssertionError("trained again")
@@ -97,7 +97,7 @@ OTHER = {
 }
 
 
-# Fields that count with others alone, each beside what it needs.
+# Fields that matter only together with others, each with what it needs.
 MORE = [
     {"spiking": False},
     {"weight_decay": 0.01},
@@ -137,7 +137,7 @@ def test_contents_of_the_corpus_change_the_digest(words, tmp_path):
 
 
 def test_the_same_numbers_are_the_same_experiment(words):
-    # As a notebook's parameters come from YAML and the command line: 1 for 1.0, a path for a text.
+    # Parameters may come from YAML or the command line as 1 instead of 1.0, or as a path instead of text.
     whole = Experiment(corpus=words, beta=1, slope=25, validation=0, **TINY | {"threshold": 1})
     other = Experiment(
         corpus=str(words), beta=1.0, slope=25.0, validation=0.0, **TINY | {"threshold": np.float64(1)}
@@ -259,7 +259,7 @@ def test_record_says_what_its_network_does(tiny):
     assert record.metrics["parameters"] == 30 + 16 * 3 * 15 * 15 + 16 + 51
     assert record.metrics["packed_bytes"] == 4 * record.metrics["parameters"]
     assert 0 < record.metrics["sparsity_window"] < record.metrics["sparsity_first"]
-    # Without a validation part the history watches the test part.
+    # Without a validation part, the history is of the test part.
     assert record.history["held_out_loss"].iloc[-1] == pytest.approx(measured["loss"])
     _, about = load_network(record.folder / "network.safetensors")
     assert about["classes"] == ["high", "low", "middle"] and about["sample_rate"] == 8000
@@ -459,7 +459,7 @@ class Interruption(Exception):
 
 
 def interrupted(experiment: Experiment, monkeypatch, where: str) -> Path:
-    """Run until the function `where` of the module is called; the unfinished folder."""
+    """Run until the module's function `where` is called; returns the unfinished folder."""
 
     def stop(*_, **__):
         raise Interruption
@@ -526,7 +526,7 @@ def start(experiment: Experiment) -> subprocess.Popen:
 
 def test_two_processes_at_once_train_once(tiny, own_home):
     (own_home / "runs").mkdir(parents=True)
-    with FileLock(own_home / "runs" / f"{tiny.digest}.lock"):  # until both are there
+    with FileLock(own_home / "runs" / f"{tiny.digest}.lock"):  # until both have started
         processes = [start(tiny) for _ in range(2)]
         for process in processes:
             assert process.stdout.readline() == "ready\n"
@@ -617,7 +617,7 @@ def test_workers_end_with_their_parent(tmp_path, own_home, kind):
             time.sleep(0.1)
 
     try:
-        until(lambda: len(list(own_home.glob("runs/*.lock"))) == 2)  # both are at their trainings
+        until(lambda: len(list(own_home.glob("runs/*.lock"))) == 2)  # both are training
         assert alive() >= 3
     finally:
         process.send_signal(kind)

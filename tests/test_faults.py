@@ -1,4 +1,4 @@
-"""Fault injection: a tiny run of every part that needs no Ray, and the page that shows the committed run."""
+"""Fault injection: a tiny run of every part that does not need Ray, and the page with the committed run."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def test_a_tiny_run_counts_every_case_and_finds_nothing(tmp_path):
     counts = ["--kills", "12", "--full", "2", "--shared", "3", "--files", "20", "--bits", "2"]
     only = ["kills, training", "kills, record", "kills, features", "sharing", "full", "networks", "forged"]
     command = [sys.executable, "-m", "benchmarks.faults", *counts, "--out", str(out), "--only", *only]
-    for _ in range(2):  # the second goes on where the first ended: at the end
+    for _ in range(2):  # the second resumes where the first ended, so it has nothing to do
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads(out.read_text())["parts"]

@@ -1,4 +1,4 @@
-"""The images equal librosa's, clip by clip, and the cache never gives anything but what was asked for."""
+"""The images equal librosa's, clip by clip, and the cache always returns the requested ones."""
 
 import dataclasses
 import re
@@ -34,7 +34,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def chirp(samples, seed=0):
-    """A tone with noise, rising and falling in level."""
+    """A noisy tone whose level rises and falls."""
     time = np.arange(samples) / RATE
     noise = np.random.default_rng(seed).normal(0, 0.01, samples)
     tone = np.sin(2 * np.pi * (300 + 100 * seed + 800 * time) * time)
@@ -63,7 +63,7 @@ def chirps(own_cache):
 
 
 def by_librosa(waveform, sample_rate, hop=512, bands=16, size=32):
-    """The paper's image, made with librosa alone."""
+    """The paper's image, computed only with librosa."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=2048 is too large")
         sound, bounds = librosa.effects.trim(waveform, top_db=10)
@@ -244,7 +244,7 @@ def test_cache_gives_the_same_images_again(chirps, own_cache):
 def test_cache_is_read(chirps, own_cache, monkeypatch):
     first = extract(chirps, Features(normalization="clip"))
     monkeypatch.setattr("scnn.features._compute", None)
-    # Normalisation is applied to what is cached, so that one file serves all of them.
+    # Normalisation is applied after caching, so that one file serves all kinds.
     assert torch.equal(extract(chirps, Features(normalization="clip")).values, first.values)
     assert not torch.equal(extract(chirps, Features()).values, first.values)
 
@@ -365,7 +365,7 @@ def test_sample_rate_is_checked():
 
 
 def test_preemphasis_comes_before_the_trimming():
-    """A hiss 35 dB below a hum is cut off, unless the emphasis lifts it first."""
+    """A hiss 35 dB below a hum is trimmed, unless pre-emphasis raises it first."""
     time = np.arange(4000) / RATE
     hum = np.sin(2 * np.pi * 120 * time).astype(np.float32)
     hiss = 0.018 * np.sin(2 * np.pi * 3500 * time).astype(np.float32)

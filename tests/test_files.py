@@ -1,4 +1,4 @@
-"""What is kept on disk: homes that cannot be used, files that are whole or not there, nothing left over."""
+"""Files on disk: unusable homes, files that are complete or absent, and no leftovers."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ def test_files_that_belong_together_are_all_written_or_none(tmp_path):
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
-    # In containers every process can be number 1, and threads share their process' number.
+    # In containers several processes can have PID 1, and threads share their process's PID.
     monkeypatch.setattr(os, "getpid", lambda: 1)
     path, barrier, failed = tmp_path / "file", threading.Barrier(24), []
 

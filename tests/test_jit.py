@@ -1,4 +1,4 @@
-"""Compiled code that is kept: damaged, or with nowhere to be."""
+"""The cache of compiled code: when it is damaged, or cannot be written."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ print(total(np.arange(4.0)), sum(total._cache_hits.values()))
 
 @pytest.fixture
 def answer(tmp_path):
-    """What a process of its own prints that compiles a function, or reads it."""
+    """The output of a separate process that compiles a function or loads it from the cache."""
     script = tmp_path / "script.py"
     script.write_text(SOURCE)
 
@@ -59,7 +59,7 @@ def test_damaged_code_is_compiled_again(answer, tmp_path):
 
 
 def test_with_nowhere_to_keep_code_a_line_says_what_to_set(answer, tmp_path):
-    (tmp_path / "__pycache__").touch()  # no folder can be made there
+    (tmp_path / "__pycache__").touch()  # so that the folder cannot be created
     found, said = answer(XDG_CACHE_HOME="/dev/null")
     assert found == ["6.0", "0"]
     assert "set NUMBA_CACHE_DIR to a folder that can be written to" in said

@@ -1,4 +1,4 @@
-"""The leaky layer against snnTorch and a trace worked out by hand."""
+"""The leaky layer, compared with snnTorch and with a trace worked out by hand."""
 
 import pytest
 import snntorch
@@ -29,7 +29,7 @@ def reference(current, neuron, num_steps=None):
 
 
 def random_current(steps, seed=0):
-    # 550 units are more than one of the kernel's blocks; the drift lets them cross the threshold often.
+    # 550 units exceed one block of the kernel; the drift makes them cross the threshold often.
     generator = torch.Generator().manual_seed(seed)
     return 0.3 + torch.randn(steps, 5, 110, generator=generator)
 
@@ -67,7 +67,7 @@ def test_gradients_equal_those_of_snntorch(constant, steps, beta, reset):
     weights = torch.randn(2, steps, *current.shape[1:], generator=torch.Generator().manual_seed(1))
 
     def gradients(layer):
-        """Of the spikes, of the membranes and of both, with random weights."""
+        """Gradients of the spikes, of the membranes and of both, with random weights."""
         leaf = current.clone().requires_grad_()
         spikes, membrane = layer(leaf, neuron, num_steps)
         of_spikes, of_membrane = (spikes * weights[0]).sum(), (membrane * weights[1]).sum()
@@ -82,7 +82,7 @@ def test_gradients_equal_those_of_snntorch(constant, steps, beta, reset):
 
 
 # beta 0.5, threshold 1, worked out by hand with beta U + I - R threshold; every number is exact in binary.
-# With beta (U - R threshold) + I, as some releases of snnTorch have it, the second step would spike.
+# With beta (U - R threshold) + I, as in some releases of snnTorch, the second step would spike.
 GOLDEN_CURRENT = [1.5, 1.0, 0.5, 0.625, 2.0, 1.0]
 GOLDEN = {  # reset: (membrane, spikes)
     "subtract": ([1.5, 0.75, 0.875, 1.0625, 1.53125, 0.765625], [1, 0, 0, 1, 1, 0]),
@@ -126,7 +126,7 @@ def test_kernel_takes_a_current_that_is_not_contiguous():
 def test_kernel_computes_float64_too():
     current = random_current(10).double()
     spikes, membrane = kernels.leaky(current)
-    expected = reference(current, Neuron())  # whose spikes are always float32
+    expected = reference(current, Neuron())  # its spikes are always float32
     assert torch.equal(spikes, expected[0].double()) and torch.equal(membrane, expected[1])
 
 

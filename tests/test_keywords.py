@@ -1,4 +1,4 @@
-"""Words of one's own: recorded through a microphone that tests make up, learnt, refused, and written."""
+"""Your own words: recorded with a simulated microphone, learnt, refused, and exported."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ def said(digit: str, take: int, voice: str = "en-us-m3") -> np.ndarray:
 
 
 def blocks(*words: np.ndarray):
-    """What a microphone gives: the words with a pause around each, in blocks of 20 ms."""
+    """The output of a microphone: the words with a pause around each, in blocks of 20 ms."""
     noise = np.random.default_rng(0)
     for word in words:
         pause = noise.normal(0, 1e-4, 8000).astype(np.float32)
@@ -32,7 +32,7 @@ def blocks(*words: np.ndarray):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """Let the microphone hear what a test says; gives a function to say it."""
+    """Simulate the microphone; returns a function that speaks into it."""
     stream = []
 
     @contextmanager
@@ -58,7 +58,7 @@ def test_words_are_asked_for_in_turn_and_kept(heard, tmp_path, capsys):
     kept, rate = soundfile.read(folder / "three" / "me_nohash_1.wav", dtype="float32")
     assert rate == keywords.RATE
     best = np.correlate(spoken[2], kept, "full").max() / np.sqrt((kept**2).sum() * (spoken[2] ** 2).sum())
-    assert best > 0.95  # the word that was said then, less what the gate took for silence
+    assert best > 0.95  # the word said then, minus what the gate took for silence
 
 
 def test_a_session_is_taken_up_where_it_was_broken_off(heard, tmp_path, capsys):
@@ -119,14 +119,14 @@ def test_words_that_cannot_be_recorded_are_refused(heard, words, message, tmp_pa
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three words by twelve packaged voices, four takes each."""
+    """A folder of three words by twelve packaged voices, four takes each."""
     folder = tmp_path_factory.mktemp("own") / "words"
     return keywords.as_folder(load_corpus("espeak"), WORDS, folder, takes=4)
 
 
 @pytest.fixture(scope="module")
 def learnt(folder, tmp_path_factory):
-    """What is learnt of them, with the other digits for other words."""
+    """The result of learning these words, with the other digits as other words."""
     left = [digit for digit in "0123456789" if digit not in WORDS]
     others = keywords.as_folder(load_corpus("espeak"), left, tmp_path_factory.mktemp("other") / "words", 4)
     return keywords.learn(folder, epochs=120, copies=3, others=str(others))
@@ -150,7 +150,7 @@ def test_takes_are_held_out_where_one_speaks_alone(tmp_path):
 
 
 def test_words_are_known_and_others_refused(learnt):
-    """Loose bounds: a training of seconds on synthetic voices."""
+    """The bounds are loose: it is a training of seconds on synthetic voices."""
     table = learnt.words
     assert list(table.index) == [*WORDS, "other words", "noise"]
     assert table["tested"].tolist()[:3] == [4, 4, 4] and table["tested"]["noise"] == 40

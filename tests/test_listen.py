@@ -1,4 +1,4 @@
-"""The gate that finds words in a stream, and the microphone, of which tests have none."""
+"""The gate that finds words in a stream, and a simulated microphone."""
 
 import json
 import sys
@@ -18,12 +18,12 @@ RATE = 8000
 
 @pytest.fixture(scope="module")
 def words() -> list[np.ndarray]:
-    """60 synthetic words of all digits and voices, equally loud."""
+    """60 synthetic words, with all digits and voices, equally loud."""
     return [word / word.std() * 0.05 for word in load_corpus("espeak").waveforms[::20]]
 
 
 def stream(words, snr: float | None = None, gap=(0.4, 1.2), seed: int = 0):
-    """The words with pauses between, in noise; and where each of them is, in seconds."""
+    """The words in noise, with pauses between them, and the position of each in seconds."""
     draw = np.random.default_rng(seed)
     parts, where, length = [], [], 0
     for word in words:
@@ -62,7 +62,7 @@ def test_each_word_of_people_is_one_segment(fsdd):
     spoken = [word / word.std() * 0.05 for word in load_corpus("fsdd").waveforms[::50]]
     for snr in (40, 20):
         sound, where = stream(spoken, snr)
-        assert_each_is_found(through(sound), where, 0.35)  # they are not cut to the word
+        assert_each_is_found(through(sound), where, 0.35)  # these are not trimmed to the word
 
 
 def test_segments_are_pieces_of_the_stream_that_do_not_overlap(words):
@@ -121,7 +121,7 @@ def test_a_word_is_found_after_the_noise_has_changed(words):
 
 
 def test_what_does_not_end_is_cut(words):
-    # Four tones a second, none longer than the memory of the floor: like music.
+    # Like music: four tones a second, none longer than the memory of the floor.
     time = np.arange(10 * RATE) / RATE
     music = 0.1 * np.sin(2 * np.pi * 440 * time) * (1.1 + np.sin(2 * np.pi * 4 * time))
     lengths = [len(samples) / RATE for _, samples in through(music)]
@@ -166,7 +166,7 @@ def test_a_recording_without_a_word_is_said_to_be_one(tmp_path, capsys):
 
 
 class Stream:
-    """Of a made-up sounddevice: gives a recording at 48 kHz, then Ctrl-C is pressed."""
+    """The stream of a simulated sounddevice: plays a recording at 48 kHz, then presses Ctrl-C."""
 
     sound = np.zeros(0)
 

@@ -1,4 +1,4 @@
-"""The live page, in a browser: the bits of Python for every recording, and a page that anyone can use."""
+"""The live page in a browser: the same bits as Python for every recording, and accessibility."""
 
 import base64
 import functools
@@ -58,7 +58,7 @@ def folder(network, samples, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def word(tmp_path_factory):
-    """A recording of the packaged corpus with silence around it, at 8 kHz, and as a microphone plays it."""
+    """A packaged recording with silence around it, at 8 kHz and as the browser's microphone plays it."""
     (name,) = ESPEAK_FOLDER.glob("7_en-us-m3_0.flac")
     quiet = np.random.default_rng(0).normal(0, 1e-4, 8000).astype(np.float32)
     samples = np.concatenate([quiet, 0.5 * read_audio(name, 8000), quiet])
@@ -86,7 +86,7 @@ def browser(word):
 
 @pytest.fixture
 def open_page(browser, folder):
-    """Open the page from its file, or from another address; no error may be on its console at the end."""
+    """Open the page from its file, or from another address; its console must have no errors at the end."""
     contexts, problems = [], []
 
     def opened(url: str = "", **options):
@@ -106,7 +106,7 @@ def open_page(browser, folder):
 
 @pytest.fixture
 def server(folder):
-    """The page's address on a web server of this machine, and the paths that were asked for."""
+    """The page's address on a local web server, and the paths requested from it."""
     asked = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -128,7 +128,7 @@ def part(page, name: str):
 
 
 def total(page) -> int:
-    """The sum of a word's operations in the table of costs."""
+    """The sum of a word's operations in the cost table."""
     return int(part(page, "cost").locator("tbody tr").last.locator("td").first.inner_text().replace(",", ""))
 
 
@@ -158,7 +158,7 @@ def test_every_recording_has_pythons_answer_spikes_and_cost(open_page, network, 
         assert found["scores"][-1] == wanted.scores[0].tolist()
         assert found["image"] == program.front_end.images([sample.pcm])[0].ravel().tolist()
         assert found["hidden"] == [layer[0].ravel().tolist() for layer in wanted.hidden]
-        # A step's membranes, from programs of fewer steps; the confidence as scnn.__main__.hear has it.
+        # The membranes of each step, from programs with fewer steps; the confidence as in scnn.__main__.hear.
         sums = [reference.recognise(tuned(program, t), [sample.pcm]).scores[0] for t in range(1, steps + 1)]
         membranes = torch.tensor(np.diff(sums, axis=0, prepend=0) * unit)
         shares = torch.softmax(membranes, dim=1).mean(dim=0)
@@ -188,7 +188,7 @@ def test_the_confidence_is_that_of_the_command_line(open_page, network, samples)
         differences.append(abs(found["confidence"] - wanted["confidence"]))
     assert (
         np.median(differences) < 0.02
-    )  # weights of 8 bits, and a spike that comes a step later here and there
+    )  # because of 8-bit weights, and a few spikes that come one step later
 
 
 def test_a_recording_is_answered_when_its_button_is_pressed(open_page, server, samples):
@@ -245,7 +245,7 @@ def test_a_file_is_answered_as_python_reads_it(open_page, network, tmp_path):
 
 @pytest.mark.parametrize("fallback", [False, True], ids=["worklet", "script processor"])
 def test_a_word_said_to_the_microphone_is_answered(open_page, server, network, word, fallback):
-    """The word is found as Python's gate finds it, and has the reference's answer to its samples."""
+    """The page finds the same word as Python's gate, and gives the reference's answer to it."""
     page = open_page(server[0])
     if fallback:
         page.evaluate("() => { AudioWorklet.prototype.addModule = () => Promise.reject(new Error()); }")
@@ -270,7 +270,7 @@ def test_the_gate_is_pythons(open_page):
     words = load_corpus("espeak").waveforms[::200]
     pauses = [rng.normal(0, 0.001, 4000).astype(np.float32) for _ in words]
     stream = np.concatenate([part for pair in zip(pauses, words, strict=True) for part in pair])
-    stream[12_000:13_000] += 0.3  # an offset, as of a bad sound card
+    stream[12_000:13_000] += 0.3  # an offset, like that of a bad sound card
     gate = Gate(8000)
     wanted = [*gate.feed(stream), *gate.flush()]
     assert len(wanted) >= 5
@@ -289,7 +289,7 @@ def test_the_gate_is_pythons(open_page):
 
 
 def test_the_first_answer_comes_within_a_tenth_of_a_second_of_the_word(open_page, word):
-    """In a microphone's stream the final answer is there 100 ms after the word's last loud frame."""
+    """In a microphone's stream, the final answer appears within 100 ms of the word's last loud frame."""
     page = open_page()
     late = page.evaluate(
         """(samples) => {
@@ -337,7 +337,7 @@ def test_resampling_keeps_what_8_khz_can_hold(open_page, rate):
     {"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 420, "height": 800}},
 ], ids=["light", "dark", "phone"])  # fmt: skip
 def test_the_page_has_no_barrier(open_page, server, samples, options):
-    """No violation of WCAG 2 A and AA that axe-core finds, and nothing wider than the screen."""
+    """axe-core finds no violation of WCAG 2 A and AA, and nothing is wider than the screen."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = open_page(server[0], **options, reduced_motion="reduce")
     button(page, samples[0].title).click()
@@ -372,7 +372,7 @@ def test_recordings_are_in_the_page_bit_by_bit(folder, samples):
 
 
 def committed(name: str) -> dict:
-    """What a script of the book's page hands over."""
+    """The data in a script of the book's page."""
     return json.loads((COMMITTED / name).read_text().split(" = ", 1)[1].rstrip(";\n"))
 
 
@@ -386,7 +386,7 @@ def digits() -> list[live.Sample]:
 
 
 def test_the_books_page_is_written_from_the_packaged_network(digits, tmp_path):
-    """`python -m scnn.deploy.live` writes what is committed, its WebAssembly byte by byte."""
+    """`python -m scnn.deploy.live` writes the committed files, byte by byte."""
     live.write(live.PRETRAINED, tmp_path, digits, live.FSDD)
     for path in tmp_path.iterdir():
         assert path.read_text() == (COMMITTED / path.name).read_text(), f"{path.name} is not of this network"

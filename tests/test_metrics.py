@@ -1,4 +1,4 @@
-"""Metrics of networks whose every spike is known."""
+"""Metrics of networks whose spikes are all known."""
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,10 @@ from scnn.neurons import Output
 
 
 def known_network(**parameters) -> Network:
-    """Spikes of a pixel of 1 at each of four steps, of 0.5 at the last two, of 0 at none.
+    """A network in which a pixel of 1 spikes at each of four steps, 0.5 at the last two, and 0 never.
 
-    The membrane of 0.5 is 0.5, 0.75, 0.875, 0.9375. The second channel is silent, and so is the second of the
-    output units, while the first always spikes.
+    The membrane for 0.5 is 0.5, 0.75, 0.875, 0.9375. The second channel and the second output unit are
+    silent; the first output unit always spikes.
     """
     settings = {"num_steps": 4, "beta": 0.5, "threshold": 0.75, "reset": "none", "input_shape": (1, 3, 3)}
     network = build("2C1-2FC", **(settings | parameters))
@@ -38,7 +38,7 @@ def known_network(**parameters) -> Network:
 
 
 def known_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every other image has a pixel of 1 and one of 0.5, the others only that of 1; and their windows."""
+    """Images and their windows; all images have a pixel of 1, and every other one also a pixel of 0.5."""
     images = torch.zeros(count, 1, 3, 3)
     images[:, 0, 0, 0] = 1
     images[::2, 0, 1, 2] = 0.5
@@ -48,9 +48,9 @@ def known_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_activity_of_known_spikes():
-    table = activity(known_network(), *known_images(50))  # more than are traced at once
+    table = activity(known_network(), *known_images(50))  # more images than are traced at once
     assert table.index.tolist() == ["2C1", "2FC", "window"]
-    assert table["neurons"].tolist() == [18, 2, 5]  # of the window: two channels of 3 and of 2 pixels in turn
+    assert table["neurons"].tolist() == [18, 2, 5]  # in the window: 2 channels, 3 or 2 pixels
     layer, output, window = table.itertuples(index=False)
     assert layer.rate == pytest.approx((4 + 1) / 4 / 18)
     assert layer.sparsity == pytest.approx(1 - 5 / 72)
@@ -106,7 +106,7 @@ def test_a_spiking_network_pays_every_layer_at_every_step():
 
 
 def seen_by_hand(network: Network, window: np.ndarray) -> np.ndarray:
-    """Whether the receptive field of a neuron of the first layer touches the window, neuron by neuron."""
+    """Whether the receptive field of each neuron in the first layer touches the window."""
     layer = network.layers[0]
     height, width = layer.pooled(layer.convolved(window.shape))
 
@@ -208,7 +208,7 @@ def test_cells_leave_out_what_is_not_known():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_front_is_what_nobody_beats(seed):
-    """Of random rows with many ties: each outside is beaten by one of the front, none of the front by any."""
+    """In random rows with many ties, the front beats every other row, and no row beats the front."""
     drawn = np.random.default_rng(seed).integers(0, 6, (40, 3))
     table = pd.DataFrame(drawn, columns=["accuracy", "work", "bytes"], index=range(100, 140))
     front = pareto(table, ["accuracy"], ["work", "bytes"])

@@ -1,4 +1,4 @@
-"""Networks: the notation, and trained networks against a plain loop of snnTorch's units on whole maps."""
+"""Networks: the notation, and trained networks compared with a plain loop of snnTorch's neurons."""
 
 import random
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def test_parameters_of_the_zoo(architecture, parameters):
 
 
 def test_parameters_of_the_original_alexnet():
-    with torch.device("meta"):  # 61 million weights, of which only the shapes matter
+    with torch.device("meta"):  # 61 million weights; only the shapes matter
         network = build(ORIGINAL_ALEXNET, input_shape=(3, 224, 224), spiking=False)
     assert network.num_parameters == 61_100_840  # as torchvision's
 
@@ -179,7 +179,7 @@ def test_data_box_holds_all_that_is_not_zero():
 
 
 def random_network(draw: random.Random) -> Network:
-    """A network of one to three convolutions and fully connected layers each, with all that they may have."""
+    """A network of one to three convolutions and one to three dense layers, with random options."""
     while True:
         tokens = []
         for _ in range(draw.randrange(4)):
@@ -205,9 +205,9 @@ def random_network(draw: random.Random) -> Network:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_fast_path_computes_what_the_plain_one_does(seed):
-    """On weights and images of few binary digits no sum is rounded: the spikes must be the same to the bit.
+    """With few binary digits in weights and images, no sum is rounded: the spikes must be bit-identical.
 
-    Rounded weights, and the products of a ReLU network, have more digits, so those compute in float64.
+    Rounded weights, and the products of a ReLU network, have more digits, so these cases use float64.
     """
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     network = random_network(draw)
@@ -233,18 +233,18 @@ def test_the_fast_path_computes_what_the_plain_one_does(seed):
         assert (found - wanted).abs().max() <= 1e-5 * max(wanted.abs().max(), 1e-3)
 
 
-# What follows needs networks whose every layer spikes, also behind the first: an untrained one is silent and
-# proves nothing. Each of these is trained for a few epochs on the packaged corpus, standardised as Features
-# with normalization="train" are (and in one case raw, with currents of hundreds of thresholds).
+# The following tests need networks in which every layer spikes, because silent, untrained ones prove nothing.
+# Each is trained for a few epochs on the packaged corpus, standardised like Features with
+# normalization="train" (in one case raw, with currents of hundreds of thresholds).
 
 
 class Trained(NamedTuple):
     network: Network
-    images: torch.Tensor  # [N, 1, 32, 32], none of which it was trained on
+    images: torch.Tensor  # [N, 1, 32, 32], not used in training
 
 
-ODD = "6C4s2-P3s2-12C2-32FC-10FC"  # neither the poolings nor the strides divide their maps
-SPARSE = "6C2s3-32FC-10FC"  # a stride beyond the kernel: pixels that no neuron sees
+ODD = "6C4s2-P3s2-12C2-32FC-10FC"  # neither pooling nor strides divide the maps
+SPARSE = "6C2s3-32FC-10FC"  # a stride larger than the kernel: some pixels are never seen
 RECIPES = {  # name: (architecture, parameters, epochs, standardised)
     "A": ("A", {}, 5, True),
     "B": ("B", {}, 3, True),
@@ -294,7 +294,7 @@ class Reference(NamedTuple):
 
 
 def reference(network: Network, images: torch.Tensor) -> Reference:
-    """The same weights in a loop over the time steps, on whole maps, with the units of snnTorch."""
+    """The same weights in a loop over the time steps, on whole maps, with snnTorch's neurons."""
     neuron, last = network.neuron, len(network.layers) - 1
     settings = {"beta": neuron.beta, "threshold": neuron.threshold, "reset_mechanism": neuron.reset}
     units = [
@@ -314,7 +314,7 @@ def reference(network: Network, images: torch.Tensor) -> Reference:
                 values = functional.linear(values.flatten(1), weight.weight, weight.bias)
             if network.spiking:
                 values, membranes[i] = units[i](values, membranes[i])
-                values = values.to(images.dtype)  # snnTorch's spikes are float32 always
+                values = values.to(images.dtype)  # snnTorch's spikes are always float32
             else:
                 membranes[i], values = values, values if i == last else functional.relu(values)
             every_spikes[i].append(values)
@@ -323,12 +323,12 @@ def reference(network: Network, images: torch.Tensor) -> Reference:
 
 
 def away_from_threshold(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """The images for which no order of the sums can change a spike.
+    """The images for which the order of summation cannot change a spike.
 
-    A membrane within rounding of the threshold may spike in one order of the sums and not in another, on
-    one machine and not on another. In float32 the membranes were measured to be within 6e-7 of the largest
-    of their layer from those in float64: an image is kept where all membranes, in float64, are further than
-    2e-6 from the threshold. (Of 24 images none gave another spike with A, B or C.)
+    If a membrane is within rounding error of the threshold, its spike depends on the order of summation, and
+    so on the machine. Measured errors of float32 membranes are at most 6e-7 of the layer's largest. So an
+    image is kept if all membranes, in float64, are further than 2e-6 from the threshold. (None of 24 images
+    gave a different spike with A, B or C.)
     """
     if not network.spiking:
         return images
@@ -357,13 +357,13 @@ def gradients(network: Network, output: training.Output) -> list[torch.Tensor]:
 def check_equals_reference(
     network: Network, images: torch.Tensor, at_least: int, silent: bool = False
 ) -> None:
-    """Every layer's spikes exactly; currents' membranes and all gradients to 1e-5 of the largest.
+    """Compare spikes exactly, and membranes and gradients to 1e-5 of the largest, with the reference.
 
-    A gradient is held against that in float64, and may be off by what the reference is off, besides: how far
-    sums in float32 round depends on the processor, for both.
+    Gradients are compared with those in float64. The tolerance also includes the reference's own error,
+    because the rounding of float32 sums depends on the processor for both.
 
-    Of the `images` at least that many must be away from the threshold, and, unless `silent`, every layer
-    must spike for them, and not always.
+    A minimum number of images must be away from the threshold. Unless `silent`, every layer must spike for
+    them, but not always.
     """
     images = away_from_threshold(network, images)
     assert len(images) >= at_least
@@ -380,7 +380,7 @@ def check_equals_reference(
     assert output.membrane.requires_grad
     with torch.no_grad():
         inferred = [output, network.train()(images), network.eval()(images)]
-    for each in inferred:  # without a gradient other kernels compute
+    for each in inferred:  # without gradients, other kernels are used
         assert not network.spiking or torch.equal(each.spikes, expected.spikes[-1])
         assert relative(each.membrane, expected.membranes[-1]) < 1e-5
     wanted = gradients(network, expected.output(network))
@@ -390,7 +390,7 @@ def check_equals_reference(
         network.named_parameters(), gradients(network, output), wanted, exact, strict=True
     ):
         assert silent or gradient.abs().max() > 0, name
-        # A gradient below 1e-4 is what is left of sums that cancel: its rounding is that of the sums.
+        # A gradient below 1e-4 is the remainder of sums that cancel, so its error is that of the sums.
         rounding = (gradient - true).abs().max()
         assert (found - true).abs().max() <= 1e-5 * max(gradient.abs().max(), 1e-4) + rounding, name
 
@@ -399,13 +399,13 @@ def check_equals_reference(
 @pytest.mark.parametrize("name", ["A", "B", "B raw", "C"])
 def test_trained_network_equals_snntorch(trained, name, reset):
     network, images = trained(name)
-    # With raw features the membranes reach hundreds of thresholds, so that more lie within their rounding.
+    # With raw features, membranes reach hundreds of thresholds, so more are within rounding error.
     check_equals_reference(
         with_parameters(network, reset=reset), images, at_least=3 if name == "B raw" else 10
     )
 
 
-# Where the data of the image, about a ninth of it, is moved to; the network computes inside its box only.
+# Positions to move the image's data to, about a ninth of it; the network only computes inside its box.
 WINDOWS = {
     "centre": lambda images: images,
     "top left": lambda images: moved(images, (0, 0)),
@@ -418,7 +418,7 @@ WINDOWS = {
 
 
 def moved(images: torch.Tensor, place: tuple[float, float]) -> torch.Tensor:
-    """The images with their data box moved: (0, 0) is the top left corner, (1, 1) the bottom right one."""
+    """The images with their data box moved to a corner: (0, 0) is the top left, (1, 1) the bottom right."""
     top, bottom, left, right = data_box(images)
     height, width = bottom - top, right - left
     to_top, to_left = round(place[0] * (32 - height)), round(place[1] * (32 - width))
@@ -436,7 +436,7 @@ def test_computing_inside_the_window_equals_computing_everything(trained, name, 
     box = data_box(images)
     assert (box == (0, 32, 0, 32)) == (window == "full")
     network = with_parameters(network, num_steps=num_steps)
-    # In one step, or moved to where the training never had data, a layer may rightly be silent.
+    # With one step, or with data where training never had any, a silent layer is correct.
     check_equals_reference(network, images, at_least=8, silent=num_steps == 1 or window != "centre")
 
 
@@ -453,7 +453,7 @@ def test_box_is_that_of_all_images_together(trained):
 
 
 def test_every_place_of_a_small_window_gives_the_same_as_everything():
-    # Strides beyond the kernel leave pixels out: wherever the data lies, the sums must be the right ones.
+    # Strides larger than the kernel skip pixels: the sums must be right wherever the data is.
     for architecture in ("3C2s3-5FC", "3C3s2-P2s3-5FC", "3C3-P3s2-2C2s2-5FC"):
         network = build(architecture, input_shape=(1, 13, 11), spiking=False)
         for top in range(12):
@@ -487,7 +487,7 @@ CHANGES = {  # ways to give a network other weights
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_weights_count_from_the_next_evaluation(change):
-    # Few spikes at the first layer: in evaluation mode they are added up from weights kept in another order.
+    # With few spikes in the first layer, evaluation mode adds up weights cached in another order.
     images = torch.zeros(4, 1, 32, 32)
     images[..., 10:20, 12:16] = torch.randn(4, 1, 10, 4, generator=torch.Generator().manual_seed(0))
     network, other = (build("B", seed=seed, threshold=1.0).eval() for seed in (0, 1))

@@ -1,4 +1,4 @@
-"""NIR graphs: the spikes that another simulator finds in them, the way back, and what NIR cannot say."""
+"""NIR graphs: another simulator's spikes, the import, and networks that NIR cannot express."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from scnn.training import load_network, save_network
 
 
 def simulate(graph: nir.NIRGraph, image: np.ndarray, num_steps: int) -> dict[str, np.ndarray]:
-    """What every node gives, [T, ...] by name, from NIR's own equations by the forward Euler method."""
+    """The output of every node, [T, ...] by name, from NIR's equations with the forward Euler method."""
     before = {after: name for name, after in graph.edges}
     membranes = {name: 0.0 for name in graph.nodes}
     given = {name: [] for name in graph.nodes}
@@ -63,7 +63,7 @@ def convolve(node: nir.Conv2d, values: np.ndarray) -> np.ndarray:
 
 
 def spikes_of(given: dict[str, np.ndarray], layers: int) -> list[np.ndarray]:
-    """The spikes of each layer's units."""
+    """The spikes of each layer's neurons."""
     kinds = ("lif", "if", "threshold")
     return [given[name] for i in range(1, layers + 1) for kind in kinds if (name := f"{kind}_{i}") in given]
 
@@ -72,7 +72,7 @@ ZERO = {"input_shape": (1, 9, 11), "reset": "zero"}
 
 
 def lively(notation: str, seed: int = 0, **options) -> Network:
-    """A network of random weights on a grid, so that a float32 sum of them is exact in any order."""
+    """A network with random weights on a grid, so that their float32 sums are exact in any order."""
     network = build(notation, seed=seed, **ZERO | {"num_steps": 5} | options)
     with torch.no_grad():
         for index, module in enumerate(network.weights):
@@ -92,7 +92,7 @@ def same(first: Network, second: Network, given: torch.Tensor) -> bool:
 
 
 def drawn(seed: int) -> Network:
-    """A network of random notation, steps and units."""
+    """A network with random notation, steps and neurons."""
     rng = np.random.default_rng(seed)
     tokens, shape = [], (int(rng.integers(1, 3)), int(rng.integers(7, 13)), int(rng.integers(7, 13)))
     side = min(shape[1:])
@@ -142,7 +142,7 @@ def test_snntorch_finds_the_same_spikes_in_every_layer(beta, tmp_path, capsys):
     traces = network.trace(given)
     assert all(trace.spikes.mean() > 0.01 for trace in traces)
     for index, image in enumerate(given):
-        other = import_from_nir(nir.read(tmp_path / "a.nir"))  # its units begin at rest
+        other = import_from_nir(nir.read(tmp_path / "a.nir"))  # its neurons start at rest
         found: list[list] = [[] for _ in traces]
         for kept, number in zip(found, range(1, 5), strict=True):
             unit = other.get_submodule(f"lif_{number}")
@@ -182,7 +182,7 @@ def test_what_nir_cannot_say_is_refused_with_the_layer_and_what_to_do(notation, 
 
 
 def foreign(*nodes: tuple[str, nir.NIRNode], edges=(), more=(), metadata=None) -> nir.NIRGraph:
-    """A chain of an image of 2 x 3, the nodes, and an output of the last one's shape; and what is more."""
+    """A chain of a 2 x 3 image, the nodes, and an output of the last one's shape; plus extra parts."""
     shapes = nir.Input(np.array([1, 2, 3])), nir.Output(nodes[-1][1].output_type["output"])
     named = {"image": shapes[0], **dict(nodes), "answer": shapes[1]}
     return nir.NIRGraph(named | dict(more), [*pairwise(named), *edges], metadata or {"num_steps": 3})
@@ -224,7 +224,7 @@ def layer(*nodes: tuple[str, nir.NIRNode], **more) -> nir.NIRGraph:
         (lambda: layer(("u", lif(v_leak=0.1))), "node 'u': v_leak must be 0, not 0.1"),
         (lambda: layer(("u", lif(v_reset=-1.0))), "node 'u': v_reset must be 0, not -1"),
         (lambda: layer(("u", lif(v_threshold=-1.0))), "threshold must be a number from 0"),
-        (lambda: layer(("u", lif()), SQUARE, ("w", lif(v_threshold=2.0))), "node 'w': its units are"),
+        (lambda: layer(("u", lif()), SQUARE, ("w", lif(v_threshold=2.0))), "node 'w': its units differ"),
         (lambda: layer(("u", lif()), SQUARE, ("w", lif()), edges=[("w", "square")]),
          "node 'w': it leads to two nodes"),
         (lambda: layer(("u", lif()), more={"second": nir.Input(np.array([4]))}, edges=[("second", "u")]),

@@ -1,4 +1,4 @@
-"""Formulas of the site without a network: MathJax and its fonts are files of the site."""
+"""Formulas work offline: MathJax and its fonts are part of the site."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ import offline
 
 @pytest.fixture
 def built(tmp_path):
-    """Build a site of one page with a formula; gives the page's scripts and the folder."""
+    """Build a site of one page with a formula; returns the page's scripts and the folder."""
     application = pytest.importorskip("sphinx.application", reason="needs the extra [book]")
 
     def build():

@@ -1,4 +1,4 @@
-"""Every page on a reader's own recordings: three words, named as Speech Commands names them."""
+"""Every page runs on a reader's own recordings: three words, named as in Speech Commands."""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ from scnn.data import load_corpus
 
 ROOT = Path(__file__).parents[1]
 ONE = {"seeds": [0], "epochs": 1}
-FAST = {  # as little work as a page can do
+FAST = {  # as little work per page as possible
     "01_features": {"repeats": 2, "hops": [512], "coefficients": [8, 16], "frames": [256]},
     "02_neurons": {"slopes": [25.0]},
     "03_training": ONE | {"num_steps": 2},
@@ -44,7 +44,7 @@ WORDS = {"0": "no", "1": "stop", "2": "yes"}
 
 
 def folder(root: Path, named: bool) -> Path:
-    """Three words by three voices, four takes of each; whose voice it is the file says if `named`."""
+    """Three words by three voices, four takes each; if `named`, the file names contain the speaker."""
     corpus = load_corpus("espeak")
     speakers = sorted(set(corpus.speakers.tolist()))[:3]
     for waveform, label, speaker, take in zip(
@@ -60,7 +60,7 @@ def folder(root: Path, named: bool) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Future]:
-    """All pages, two at a time: what became of each."""
+    """Run all pages, two at a time; returns the outcome of each."""
     root = tmp_path_factory.mktemp("pages")
     words = folder(root / "words", named=True)
 
@@ -72,7 +72,7 @@ def pages(tmp_path_factory) -> dict[str, Future]:
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
     def own_core() -> None:
-        if cores:  # so that no page starts workers for a moment's training
+        if cores:  # so that no page starts workers for such short trainings
             os.sched_setaffinity(0, {cores.pop()})
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2, initializer=own_core) as pool:
@@ -101,6 +101,6 @@ def test_a_page_that_needs_speakers_says_so_before_any_work(tmp_path, monkeypatc
     source, target = ROOT / "notebooks" / "01_features.ipynb", tmp_path / "out.ipynb"
     with pytest.raises(PapermillExecutionError) as stopped:
         execute_notebook(source, target, {"corpus": str(words)}, progress_bar=False)
-    assert stopped.value.exec_count == 4  # behind the imports, the parameters and those injected
+    assert stopped.value.exec_count == 4  # after the imports, the parameters and the injected ones
     assert "needs 2 speakers or more" in stopped.value.evalue
     assert "SPEAKER_nohash_TAKE.wav" in stopped.value.evalue

@@ -1,4 +1,4 @@
-"""The figures: what is drawn is what was handed in."""
+"""The figures show the data that they are given."""
 
 import io
 

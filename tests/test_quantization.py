@@ -16,7 +16,7 @@ LAYERS = {"definition": neurons.leaky, "kernel": kernels.leaky}
 
 
 def snntorch_leaky(current, neuron):
-    """Step by step through snnTorch's own layer, its membrane quantised by its own `state_quant`."""
+    """snnTorch's own layer, step by step, with its membrane quantised by `state_quant`."""
     rounded = quant.state_quant(num_bits=neuron.membrane_bits, threshold=neuron.threshold)
     layer = snntorch.Leaky(
         beta=neuron.beta,
@@ -33,7 +33,7 @@ def snntorch_leaky(current, neuron):
 
 
 def currents(steps=6):
-    """Most of them in reach of the levels, some far outside."""
+    """Currents: most within the range of the levels, some far outside."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.tensor([0.3, 1.0, 3.0, 300.0]).repeat(150)
     return torch.randn(steps, 600, generator=generator) * scale
@@ -152,7 +152,7 @@ def test_weights_are_whole_multiples_of_their_scale(name):
 @pytest.mark.parametrize("magnitude", [1.0, 1e-12, 0.0])
 def test_the_fused_rounding_equals_that_of_brevitas(name, magnitude):
     for layer in build("6C3-8FC-10FC", precision=name).weights:
-        layer.weight.data.normal_(generator=torch.Generator().manual_seed(1)).mul_(magnitude)  # no two alike
+        layer.weight.data.normal_(generator=torch.Generator().manual_seed(1)).mul_(magnitude)  # all different
         rounded, expected = quantization.weight_of(layer), layer.quant_weight().value
         assert torch.equal(rounded, expected)
         weights = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def test_a_quantised_network_is_saved_and_read_again(tmp_path, precision):
 
 
 def relu_network():
-    """A ReLU network and images that it tells apart: class i is a bright square in place i."""
+    """A ReLU network and images that it can classify: class i is a bright square at position i."""
     network = build("6C3-P2-8C3-P2-16FC-10FC", spiking=False)
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 10

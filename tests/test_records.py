@@ -1,4 +1,4 @@
-"""The committed trainings behind the pages: complete, of one piece, and what a new training gives."""
+"""The committed trainings behind the pages: complete, consistent, and reproducible."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ MEASURED = ["accuracy", "accuracy_membrane", "sparsity_first", "sparsity_all", "
 
 
 def experiment(row) -> Experiment:
-    """What the training of `row` was."""
+    """The experiment of `row`."""
     fields = {each.name for each in dataclasses.fields(Experiment)} - {"features"}
     chosen = {name: value for name, value in row.items() if name in fields}
     features = {"kind": row["features"], "normalization": row["normalization"]}

@@ -1,4 +1,4 @@
-"""The files around the package: one set of versions, a set-up that can be repeated, commands that exist."""
+"""The files around the package: consistent versions, a repeatable set-up, and commands that exist."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ VERSIONS = {canonicalize_name(name): version for name, version in PINS.items()}
 
 
 def environment() -> tuple[str, list[str]]:
-    """Of environment.yml: the requirement on Python, and what pip is given."""
+    """From environment.yml: the Python requirement, and the packages for pip."""
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (python,) = [one for one in listed if isinstance(one, str) and one.startswith("python=")]
     (pip,) = [one["pip"] for one in listed if isinstance(one, dict)]
@@ -35,7 +35,7 @@ def environment() -> tuple[str, list[str]]:
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level names of the modules that a file imports."""
+    """The top-level packages that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -131,7 +131,7 @@ def test_the_commands_that_are_named_exist(path):
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """The project's Makefile, run in a folder that has nothing else of the project."""
+    """Run the project's Makefile in an otherwise empty folder."""
     for name in ("pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
             (folder / name).write_text("")
@@ -141,7 +141,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def interpreter(folder: Path, pip_status: int) -> Path:
-    """A stand-in for Python: it makes an environment in which pip ends with the given status."""
+    """A fake Python that creates an environment in which pip exits with the given status."""
     inner = f'#!/bin/sh\necho "$@" >> {folder}/calls\nexit {pip_status}\n'
     path = folder / f"python-{pip_status}"
     path.write_text(

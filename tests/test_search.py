@@ -1,4 +1,4 @@
-"""Search: what is suggested and chosen, going on after kills of the caller and of a machine, wrong input."""
+"""Search: suggestions and results, resuming after the caller or a machine is killed, and wrong input."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ DESCRIBED = {"space": dict.fromkeys(SPACE)}
 
 @pytest.fixture(scope="module")
 def cluster(home: Path):
-    """A Ray cluster of one machine with one CPU, whose SCNN_HOME is the session's."""
+    """A Ray cluster of one machine with one CPU, with the session's SCNN_HOME."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _QUIET.items():
             patch.setenv(name, value)
@@ -45,16 +45,16 @@ def cluster(home: Path):
 
 @pytest.fixture(scope="module")
 def found(cluster):
-    """A Bayesian search whose trials ran one after the other."""
+    """A Bayesian search with sequential trials."""
     return search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2, address=cluster.address)
 
 
 @pytest.fixture
 def own_home(found, home: Path, tmp_path: Path, monkeypatch) -> Path:
-    """What `found` left, in a cache of the test's own for the caller; trials keep the session's."""
+    """The files of `found` in a separate cache for the caller; trials keep using the session's."""
     for about in (home / "searches").glob("*/search.json"):
         said = json.loads(about.read_text())
-        if said["kind"] == "tpe" and said["base"] == json.loads(SMALL.to_json()):  # not another file's test's
+        if said["kind"] == "tpe" and said["base"] == json.loads(SMALL.to_json()):  # not another file's
             shutil.copytree(about.parent, tmp_path / "home" / "searches" / about.parent.name)
     monkeypatch.setenv("SCNN_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
@@ -108,7 +108,7 @@ def test_table_says_what_was_trained(found):
     assert len(table) == 6 and set(table["status"]) == {"finished", "stopped"}
     assert (table["epochs"][table["status"] == "finished"] == 4).all()
     assert (table["epochs"][table["status"] == "stopped"] < 4).all()
-    assert table["status"][0] == "finished"  # there was nothing to be worse than
+    assert table["status"][0] == "finished"  # there was no other trial to compare with
 
 
 def test_chosen_is_the_best_on_validation_clips_and_alone_has_a_test_accuracy(found):
@@ -174,7 +174,7 @@ def test_nothing_is_left_of_trials_that_were_stopped(found):
         assert (row["status"] == "finished") == state_file(of).parent.with_suffix("").exists()
 
 
-# --- going on ---------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------
 
 
 def test_same_call_reads(found, monkeypatch):
@@ -187,7 +187,7 @@ def test_same_call_reads(found, monkeypatch):
 def test_search_that_was_interrupted_ends_like_one_that_was_not(found, cluster, own_home):
     (journal,) = own_home.glob("searches/*/trials.jsonl")
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    first = [line for line in lines if line["trial"] < 3]  # what was known when there were three
+    first = [line for line in lines if line["trial"] < 3]  # what was known after three trials
     journal.write_text("".join(json.dumps(line) + "\n" for line in [*first, lines[6]]))
     assert "parameters" in lines[6] and lines[6]["trial"] == 3
     again = search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2, address=cluster.address)
@@ -198,7 +198,7 @@ def test_search_that_was_interrupted_ends_like_one_that_was_not(found, cluster, 
 def history(state: Path) -> list[dict]:
     try:
         return load_tensors(state, "scnn training state 2")[0]["history"]
-    except FileNotFoundError:  # not there yet, or gone: its training has ended
+    except FileNotFoundError:  # not there yet, or its training has ended
         return []
 
 
@@ -210,12 +210,12 @@ def until(condition, seconds: float = 300):
     return answer
 
 
-EPOCHS = 60  # of trainings that are to be stopped in their middle
+EPOCHS = 60  # of trainings that will be stopped midway
 
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> Experiment:
-    """Many epochs on a few recordings of noise."""
+    """An experiment of many epochs on a few recordings of noise."""
     folder, generator = tmp_path_factory.mktemp("noises"), np.random.default_rng(0)
     for word in ("hiss", "hum"):
         (folder / word).mkdir()
@@ -245,12 +245,12 @@ def test_search_whose_caller_is_stopped_goes_on(long, cluster, home):
         stopped[running] = [row["seconds"] for row in history(state_file(running))]
     result = search(base, SPACE, trials=3, grace=EPOCHS, address=cluster.address)
     assert (result.table["epochs"] == EPOCHS).all() and len(stopped) == 2
-    for each, seconds in stopped.items():  # the very same epochs: their time was not measured again
+    for each, seconds in stopped.items():  # the same epochs: their time was not measured again
         assert len(seconds) >= 3 and run(each).history["seconds"].tolist()[: len(seconds)] == seconds
 
 
 def under_way(base: Experiment, home: Path, ended: int, caller: subprocess.Popen) -> Experiment | None:
-    """The trial that is some epochs in, after so many others of the search of `base` have ended."""
+    """The trial that has run some epochs, once a given number of other trials of the search have ended."""
     assert caller.poll() is None, caller.communicate()[1].decode()
     for about in (home / "searches").glob("*/search.json"):
         if json.loads(about.read_text())["base"] == json.loads(base.to_json()):
@@ -289,7 +289,7 @@ def test_machine_that_is_lost_loses_nothing(long, cluster, home, tmp_path):
     )
     killer.join()
     assert (result.table["epochs"] == EPOCHS).all() and (result.table["status"] == "finished").all()
-    assert len(list((other / "runs").glob("*.unfinished"))) == 1  # it went down in the middle of a training
+    assert len(list((other / "runs").glob("*.unfinished"))) == 1  # it was killed during a training
     gone_on = pd.read_csv(home / "runs" / lost["digest"] / "history.csv")["seconds"].tolist()
     assert gone_on[: len(lost["rows"])] == [row["seconds"] for row in lost["rows"]]
     assert not list((tmp_path / "storage").rglob("*.safetensors"))
@@ -300,12 +300,12 @@ def test_failed_trial_is_told_of(cluster, monkeypatch):
     base, space = dataclasses.replace(SMALL, epochs=1), {"num_steps": [1, 2]}
     for steps in (1, 2):
         unfinished = state_file(dataclasses.replace(base, num_steps=steps)).parent
-        unfinished.with_suffix(".lock").mkdir(parents=True)  # a folder, where there must be a file
+        unfinished.with_suffix(".lock").mkdir(parents=True)  # a folder where a file is expected
     with pytest.raises(RuntimeError, match=r"1 of 1 trials failed, one with: .*lock.*The same call"):
         search(base, space, trials=1, grace=1, address=cluster.address)
 
 
-# --- a folder that is not what it was ---------------------------------------------------------------------
+# --- a folder that has changed ----------------------------------------------------------------------------
 
 
 def drop_first_line(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The site: how notebooks are laid out for reading, the picture of the landing page, and its numbers."""
+"""The site: the arrangement of notebooks for reading, the landing page's picture, and its numbers."""
 
 import base64
 import copy
@@ -33,7 +33,7 @@ FINDINGS = (
 
 
 def arranged(findings=FINDINGS):
-    """A page of every kind of cell as the site shows it: its cells, and their tags."""
+    """A page with every kind of cell, as arranged for the site: its cells and their tags."""
     parameters = new_code_cell('corpus = "espeak"', metadata={"tags": ["parameters"]})
     begin = new_code_cell("require()\nbook.begin(corpus, 0)", outputs=[new_output("stream", text="stand-in")])
     cells = [
@@ -61,7 +61,7 @@ def test_a_page_is_laid_out_for_reading():
     ]
     hidden = ["hide-input"]
     assert tags == [[], hidden, [], [], hidden, []]
-    assert [one["text"] for one in cells[1]["outputs"]] == ["stand-in"]  # the warning stays in sight
+    assert [one["text"] for one in cells[1]["outputs"]] == ["stand-in"]  # the warning stays visible
 
 
 def test_findings_that_refer_to_what_stands_above_them_stay_there():
@@ -152,7 +152,7 @@ def test_every_page_keeps_its_text_and_outputs(path):
 
     def outputs(notebook):
         found = [one for cell in notebook["cells"] for one in copy.deepcopy(cell.get("outputs", []))]
-        for one in found:  # the two rows of a table's heads may become one: its words stay
+        for one in found:  # a table's two header rows may be merged, but their words stay
             if "text/html" in one.get("data", ()):
                 one["data"]["text/html"] = sorted(re.sub("<[^>]*>|,", " ", one["data"]["text/html"]).split())
         return found
@@ -180,7 +180,7 @@ def test_a_map_is_drawn_where_it_is_not_zero():
     drawn = hero.pixels(strength, "blue")
     side = hero.SIDE / 4
     assert re.findall(r"M([\d.]+) ([\d.]+)h", drawn) == [
-        ("0.00", f"{3 * side:.2f}"),  # the faint one first
+        ("0.00", f"{3 * side:.2f}"),  # the faintest first
         (f"{2 * side:.2f}", f"{side:.2f}"),
     ]
     assert 'opacity="1.00"' in drawn and hero.pixels(np.zeros((4, 4)), "blue") == ""
@@ -214,7 +214,7 @@ def test_the_word_of_the_picture_is_the_recording_of_the_corpus(fsdd):
 
 
 def glued(page):
-    """The numbers that a committed run hands to the text, by key."""
+    """The numbers glued by a committed run, by key."""
     outputs = (
         one
         for cell in nbformat.read(ROOT / "book" / "runs" / f"{page}.ipynb", 4).cells
@@ -263,7 +263,7 @@ def test_the_energies_are_those_of_the_committed_trainings():
 
 def test_no_verdict_of_the_table_depends_on_the_repeats():
     ours = glued("08_table")
-    printed = {  # leow2023: mean and deviation; as the page takes them, and whether it calls them consistent
+    printed = {  # leow2023: mean and standard deviation, as on the page, and whether it calls them consistent
         "a10_fp32": (98.7, 0.57, True),
         "a1_fp32": (95.4, 3.24, True),
         "b10_fp32": (98.4, 0.35, True),

@@ -1,4 +1,4 @@
-"""Words in a running stream in whole numbers: the C hears what Python hears, however the stream is cut."""
+"""Words in a stream, in integers: the C hears the same as Python, however the stream is cut."""
 
 import json
 import subprocess
@@ -23,11 +23,11 @@ RATE = 8000
 LOGMEL = Features(
     kind="logmel", bands=16, height=18, width=24, frame=128, hop=256, trim_db=30, normalization="clip"
 )
-CHECKS = ("-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined")  # what is undefined in C is a crash
+CHECKS = ("-O1", "-fsanitize=undefined", "-fsanitize-trap=undefined")  # undefined behaviour crashes
 
 
 def made(spiking: bool = True, readout: str = "membrane", rate: int = RATE) -> Program:
-    """A program of random weights, whose answers are of very different confidence."""
+    """A program with random weights, whose answers vary widely in confidence."""
     network = build("4C3s2p1-16FC-10FC", spiking=spiking, input_shape=(1, 18, 24), num_steps=4, seed=1)
     with torch.no_grad():
         for module in network.weights[1:]:
@@ -37,7 +37,7 @@ def made(spiking: bool = True, readout: str = "membrane", rate: int = RATE) -> P
 
 
 def spoken(words, snr: float = 30, seed: int = 0) -> np.ndarray:
-    """The words in noise, with pauses of which one is longer than all that a gate keeps, int16 [samples]."""
+    """The words in noise, int16 [samples], with pauses; one pause is longer than everything a gate keeps."""
     draw = np.random.default_rng(seed)
     parts = [np.zeros(4 * RATE)]
     for word in words:
@@ -52,7 +52,7 @@ def in_python(program: Program, samples: np.ndarray) -> list[Word]:
 
 
 def in_pieces(target, samples: np.ndarray, longest: int, seed: int = 0) -> list[Word]:
-    """What `target` hears in samples that come in pieces of random length."""
+    """The words that `target` hears when the samples arrive in pieces of random length."""
     draw, words, at = np.random.default_rng(seed), [], 0
     while at < len(samples):
         size = int(draw.integers(1, longest + 1))
@@ -77,7 +77,7 @@ def test_c_hears_what_python_hears_however_the_stream_is_cut(options, words, tmp
     assert len(wanted) == len(words)
     assert {word.sure for word in wanted} == {True, False}
     target = measure.Host(program, tmp_path, CHECKS, streaming=True)
-    for longest in (len(samples), 17, 20_000):  # one stream after the other
+    for longest in (len(samples), 17, 20_000):  # one stream after another
         assert in_pieces(target, samples, longest) == wanted
 
 
@@ -98,7 +98,7 @@ def test_what_listening_costs(words, tmp_path):
         cost.listening(made(), tmp_path, [np.zeros(4000, np.int16)])
 
 
-@pytest.mark.parametrize("rate", [16_000, 2000])  # at one the filter takes upper halves
+@pytest.mark.parametrize("rate", [16_000, 2000])  # at one of them, the filter uses upper halves
 def test_another_rate(rate, words, tmp_path):
     samples = spoken(words[:6])
     samples = np.repeat(samples, 2) if rate > RATE else samples[:: RATE // rate]
@@ -109,7 +109,7 @@ def test_another_rate(rate, words, tmp_path):
 
 
 def _music(time: np.ndarray) -> np.ndarray:
-    """Four tones a second, which never end: what is longer than a word is cut."""
+    """Four tones a second without end: anything longer than a word is cut."""
     return 0.1 * np.sin(2 * np.pi * 440 * time) * (1.1 + np.sin(2 * np.pi * 4 * time))
 
 
@@ -156,7 +156,7 @@ def test_shorter_words_take_less_memory(words, tmp_path):
 
 
 def test_a_word_is_the_same_in_any_stream_and_answers_as_alone(words):
-    """Its samples are those that `Gate` cuts out, and its answer that of a recording of them."""
+    """Its samples are those that `Gate` cuts out, and its answer is that for a recording of them."""
     program, samples = made(), spoken(words[:5])
     gate = Gate(RATE)
     segments = gate.feed(samples) + gate.flush()
@@ -189,7 +189,7 @@ def lines(capsys, *arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def program_on_disk(tmp_path_factory):
-    """The packaged network's C, compiled with every check."""
+    """The packaged network's C, compiled with all checks."""
     folder = tmp_path_factory.mktemp("c")
     assert main(["export", "--out", str(folder)]) == 0
     sources = [str(folder / name) for name in ("main.c", *emit.CORE, emit.STREAM)]

@@ -1,4 +1,4 @@
-"""torchaudio is imported with or without its compiled extension, and no other failure is hidden."""
+"""torchaudio can be imported with or without its compiled extension, and no other failure is hidden."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def _load_lib(lib):
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """A package torchaudio built like the real one, whose library runs the given Python when it is loaded."""
+    """A package like torchaudio, whose library runs the given Python code when it is loaded."""
 
     def forget():
         names = [name for name in sys.modules if name.split(".")[0] == "torchaudio"]
@@ -69,7 +69,7 @@ def test_other_failures_are_raised(stand_in, library, replaced, error):
 
 
 def test_real_torchaudio_works_without_its_extension():
-    """As beside a build of torch that the extension was not made for, whichever build is installed here."""
+    """Simulates a build of torch that the extension does not fit, whichever build is installed."""
     program = """
 import torch
 def load_library(path):

@@ -1,4 +1,4 @@
-"""Training: what is minimised and read out, the same bits again, going on after a kill, files refused."""
+"""Training: loss and read-out, reproducible bits, resuming after a kill, and refused files."""
 
 import errno
 import json
@@ -42,7 +42,7 @@ BATCHES = 5  # an epoch's: 75 recordings, 16 at once
 
 
 def clips(count: int = 75, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images with data in a window, a noisy pattern for each of ten classes, and their labels."""
+    """Images of ten noisy patterns, one per class, with data in a window; and their labels."""
     patterns = torch.randn(10, 1, 9, 6, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (count,), generator=generator)
@@ -58,7 +58,7 @@ def new_network(**parameters) -> Network:
 
 
 def train(state: Path | None = None, network: Network | None = None, hook=None, **parameters):
-    """A small training, the network afterwards and its history."""
+    """Train a small network; returns it and its history."""
     network = new_network() if network is None else network
     if hook is not None:
         network.register_forward_hook(hook)
@@ -115,7 +115,7 @@ def test_readouts():
 
 
 def replaying(output: Output):
-    """A network that gives a stored output: its images are numbers of recordings."""
+    """A network that returns stored outputs: its images are indices of recordings."""
 
     def network(images: torch.Tensor) -> Output:
         return Output(output.spikes[:, images.long()], output.membrane[:, images.long()])
@@ -179,7 +179,7 @@ def test_every_recording_is_seen_once_an_epoch_in_another_order():
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_others(uninterrupted):
-    torch.manual_seed(5)  # neither read nor moved
+    torch.manual_seed(5)  # must be neither used nor changed
     np.random.seed(5)  # noqa: NPY002
     before = torch.random.get_rng_state()
     again, history = train()
@@ -197,7 +197,7 @@ def test_schedules():
 
 
 def test_cosine_schedule_is_trained_with(uninterrupted):
-    # The first epoch has the same rate, and the same bits; the later ones have not.
+    # The first epoch has the same rate and the same bits; later ones do not.
     _, history = train(schedule="cosine")
     losses, constant = ([row["held_out_loss"] for row in rows] for rows in (history, uninterrupted[1]))
     assert losses[0] == constant[0] and losses[1] != constant[1]
@@ -230,7 +230,7 @@ class Interruption(Exception):
 
 
 def after_calls(count: int, action):
-    """A forward hook that does `action` when the network is called for the `count`-th time."""
+    """A forward hook that calls `action` when the network is called for the `count`-th time."""
     calls = []
 
     def hook(*_):
@@ -257,7 +257,7 @@ def test_a_loss_that_stops_being_finite_names_epoch_and_rate(tmp_path, when):
     network = new_network()
 
     def spoil():
-        network.weights[-1].weight.data[0] = math.nan  # as a step too far makes it
+        network.weights[-1].weight.data[0] = math.nan  # as after too large a step
 
     message = rf"no longer finite in epoch {1 + (when > CALLS)}, at a learning_rate of 0.001; try a lower one"
     with pytest.raises(Diverged, match=message):
@@ -273,7 +273,7 @@ def test_a_loss_that_is_infinite_in_a_batch_ends_the_training_there(monkeypatch)
     assert len(calls) == 1
 
 
-# Going on after an interruption.
+# Resuming after an interruption.
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -311,7 +311,7 @@ def operations(network: Network) -> float:
 
 
 def test_operations_are_those_that_spikes_cause():
-    """Exact behind fully connected layers; a convolution's borders count as its inside."""
+    """Exact after dense layers; in a convolution, border neurons count like inner ones."""
     dense = new_network(architecture="16FC-12FC-10FC")
     counted = activity(dense, clips()[0])["synops"].iloc[1:].sum()
     assert operations(dense) == pytest.approx(counted) and counted > 50
@@ -358,7 +358,7 @@ def test_finished_training_is_not_trained_on(tmp_path, uninterrupted):
 
 
 def train_and_be_killed(state: Path) -> None:
-    """Four processes in turn go on with one training, and each is killed at another moment."""
+    """Four processes resume one training in turn, and each is killed at a different moment."""
 
     def killed(prepare) -> None:
         child = os.fork()
@@ -384,7 +384,7 @@ def train_and_be_killed(state: Path) -> None:
     killed(while_writing)
     killed(before_renaming)
     assert _epochs(state) == 1
-    killed(lambda: after_calls(2 * CALLS, die))  # two epochs on, before the second of them is written
+    killed(lambda: after_calls(2 * CALLS, die))  # two epochs later, before the second one is written
     assert _epochs(state) == 2
 
 
@@ -394,7 +394,7 @@ def _epochs(state: Path) -> int:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
 def test_training_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path, uninterrupted):
-    # In a process of its own, which forks before PyTorch has started any thread.
+    # In a separate process, which forks before PyTorch has started any thread.
     state = tmp_path / "state.safetensors"
     script = (
         f"import sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -416,11 +416,11 @@ def test_state_of_another_training_is_refused_and_left_alone(tmp_path):
     assert state.read_bytes() == before
 
 
-# Files that are refused. A pickle in the place of a file must never be loaded: it can run anything.
+# Files that are refused. A pickle in place of a file must never be loaded, because it can run any code.
 
 
 class Bomb:
-    """Creates a file when it is unpickled."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -430,7 +430,7 @@ class Bomb:
 
 
 def forged(path: Path, form: str, change) -> None:
-    """The file with what `change(about, tensors)` altered in place, and a checksum that fits again."""
+    """The file after `change(about, tensors)` has altered its contents, with a matching checksum."""
     about, tensors = load_tensors(path, form)
     change(about, tensors)
     save_tensors(path, form, about, tensors)
@@ -451,7 +451,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def say_otherwise(path: Path) -> None:
-    """The description altered, in as many characters."""
+    """The file with its description altered, at the same length."""
     content = path.read_bytes()
     assert content.count(b"num_steps") == 1
     path.write_bytes(content.replace(b'num_steps\\": 4', b'num_steps\\": 5'))
@@ -723,7 +723,7 @@ def test_missing_network_is_named(tmp_path):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Turns the disk full: what is written from then on stops in the middle."""
+    """Simulates a full disk: writing stops in the middle from then on."""
 
     def half(path, content):
         with open(path, "wb") as file:

@@ -1,4 +1,4 @@
-"""Synthetic voices: how many, the same every time, and what is said where they cannot be had."""
+"""Synthetic voices: their number, reproducibility, and the errors if they are not available."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def wheel() -> Path:
 
 @pytest.fixture
 def few(wheel, monkeypatch, tmp_path) -> Path:
-    """Only two voices, and an empty cache, which is returned."""
+    """Use only two voices, and an empty cache, which is returned."""
     monkeypatch.setattr(voices, "VOICES", FEW)
     monkeypatch.setenv("SCNN_HOME", str(tmp_path))
     return tmp_path
@@ -42,7 +42,7 @@ def no_wheel(monkeypatch) -> None:
 
 
 def variant(wheel: Path, name: str) -> tuple[str, ...]:
-    """The lines of eSpeak NG's file of a variant that change how it sounds."""
+    """The lines in eSpeak NG's variant file that change the sound."""
     text = (wheel / "espeak-ng-data" / "voices" / "!v" / name).read_text(errors="replace")
     lines = (" ".join(line.split("//")[0].split()) for line in text.splitlines())
     silent = "#", "name", "language", "gender"
@@ -55,7 +55,7 @@ def test_the_manifest_knows_all_voices_of_both_corpora():
 
 
 def test_no_two_voices_are_set_alike(wheel):
-    # What they say is no evidence: each draws other speeds and pitches.
+    # Their recordings are no evidence, because each voice has its own random speeds and pitches.
     parts = [voice.split("+") for voice in voices.VOICES]
     assert len({(accent, variant(wheel, name)) for accent, name in parts}) == len(voices.VOICES)
 
