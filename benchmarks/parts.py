@@ -50,7 +50,7 @@ def gains(network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: 
         labels: `[N]`.
 
     Yields:
-        `task`, `part`, and `gain`, `low` and `high`: the median and quartiles over the rounds.
+        `task`, `part`, and `gain`, `low` and `high`, the median and quartiles over the rounds.
     """
     trained = copy.deepcopy(network)
     step = train(trained, loss, fused=True)
