@@ -70,16 +70,27 @@ def test_findings_that_refer_to_what_stands_above_them_stay_there():
     assert sources[-1] == "A table.\n\n## What we found\n\n- See the table above.\n\n## Exercises\n\n1. Try."
 
 
-def test_folded_cells_are_joined_only_where_the_first_shows_nothing():
-    long = "pass\n" * 9
+def test_folded_cells_are_joined_where_one_of_them_shows_nothing():
     shown = new_output("stream", text="shown")
-    for outputs, count in (([], 1), ([shown], 2)):
+    glued = new_output("display_data", {"text/plain": "1"}, metadata={"scrapbook": {"name": "one"}})
+    for first, second, joined in (([], [shown], 1), ([shown], [shown], 0), ([shown], [glued], 1)):
         cells = [
-            *(new_markdown_cell("# Toy"), new_code_cell("1")),
-            *(new_code_cell(long, outputs=outputs), new_code_cell(long, outputs=[shown])),
+            new_code_cell("pass\n" * 9, outputs=first, metadata={"mystnb": {"figure": {"name": "a"}}}),
+            new_code_cell("pass\n" * 9, outputs=second, metadata={"mystnb": {"figure": {"name": "b"}}}),
         ]
+        cells = [new_markdown_cell("# Toy"), new_code_cell("1"), *cells]
         found = pages.arrange(nbformat.v4.new_notebook(cells=cells))["cells"][2:]
-        assert len(found) == count and found[-1]["outputs"] == [*outputs * (count == 1), shown]
+        assert [each for cell in found for each in cell["outputs"]] == first + second
+        names = [cell["metadata"]["mystnb"]["figure"]["name"] for cell in found]
+        assert names == (["a", "b"] if not joined else ["b"] if not first else ["a"])
+
+
+def test_cells_of_long_text_may_take_several_lines_and_numbers_may_not():
+    table = pd.DataFrame({"layers": ["8C3s2p1-16C3s2p1-10FC"], "rate": ["98.6 ± 0.37"]})
+    shown = new_output("execute_result", {"text/html": table.to_html()}, execution_count=1)
+    arranged = pages.arrange(nbformat.v4.new_notebook(cells=[new_code_cell("1", outputs=[shown])]))
+    html = arranged["cells"][0]["outputs"][0]["data"]["text/html"]
+    assert '<td class="long">8C3s2p1-16C3s2p1-10FC</td>' in html and "<td>98.6 ± 0.37</td>" in html
 
 
 def test_a_long_table_is_folded_with_its_code_and_a_short_one_stays():
@@ -104,6 +115,7 @@ def test_a_table_has_one_row_of_heads_with_the_names_of_its_index():
     assert heads(named) == [["model", "layer", "rate"], []]
     assert heads(named.rename_axis(columns="n = 3")) == [["model", "layer, n = 3", "rate"], []]
     assert heads(table) == [["", "model", "layer", "rate"], []]
+    assert heads(named.rename_axis(index=[None, "layer"])) == [["", "layer", "rate"], []]
 
 
 def test_what_is_folded_as_an_appendix_is_there():

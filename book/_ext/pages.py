@@ -35,6 +35,7 @@ EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
 HEADS = re.compile(
     r"(<tr[^>]*>)((?:\s*<th[^>]*>[^<]*</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+)\s*(?=</tr>\s*</thead>)"
 )
+LONG = re.compile(r"<td>([^<]{17,}</td>)")
 LINKS = re.compile(r"\n+(?:\*\*Next:\*\*|Next:|Back to)[^\n]*(?:\n(?!\n)[^\n]+)*\s*\Z")  # at the very end
 
 
@@ -47,7 +48,7 @@ def arrange(notebook):
     for cell in cells:
         if cell["cell_type"] == "code":
             _mark_wide(cell)
-            _join_heads(cell)
+            _shape_table(cell)
             metadata = cell["metadata"]
             if _is_long_table(cell):
                 metadata["tags"] = [*metadata.get("tags", []), "hide-cell"]
@@ -102,14 +103,20 @@ def _join_setup(cells):
 
 
 def _join_folded(cells):
-    """Join consecutive folded cells into one, if only the last of them shows anything."""
+    """Join two folded cells in a row into one, if one of them shows nothing."""
     joined = []
     for cell in cells:
         before = joined[-1] if joined else None
         if before and before["cell_type"] == cell["cell_type"] == "code" and _folds(before) and _folds(cell):
-            if all("scrapbook" in one.get("metadata", {}) for one in before["outputs"]):
+            shows_nothing = [
+                all("scrapbook" in one.get("metadata", {}) for one in each["outputs"])
+                for each in (before, cell)
+            ]
+            if any(shows_nothing):
                 source = f"{before['source']}\n\n{cell['source']}"
-                joined[-1] = cell | {"source": source, "outputs": before["outputs"] + cell["outputs"]}
+                outputs = before["outputs"] + cell["outputs"]
+                kept = cell if shows_nothing[0] else before  # whose caption and tags count
+                joined[-1] = kept | {"source": source, "outputs": outputs}
                 continue
         joined.append(cell)
     return joined
@@ -128,20 +135,22 @@ def _mark_wide(cell):
             image |= {"classes": "wide"} if width > WIDE else {"width": f"{width}px"}
 
 
-def _join_heads(cell):
-    """Merge the names of a table's index, which pandas puts in a separate row, into the header row above."""
+def _shape_table(cell):
+    """Merge the names of a table's index, which pandas puts in a separate row, into the header row above.
+
+    Cells of long text get the class `long`, which lets them wrap.
+    """
 
     def joined(found):
         start, heads, names = found[1], *(re.findall(r"<th[^>]*>([^<]*)</th>", found[n]) for n in (2, 3))
-        index = sum(map(bool, names))
-        if len(heads) != len(names) or not all(names[:index]):
+        pairs = list(zip(names, heads, strict=False))
+        if len(heads) != len(names) or sum(map(all, pairs)) > 1:  # the latter are columns of two levels
             return found[0]
-        both = [", ".join(filter(None, pair)) for pair in zip(names, heads, strict=True)]
-        return start + "".join(f"<th>{text}</th>" for text in both)
+        return start + "".join(f"<th>{', '.join(filter(None, pair))}</th>" for pair in pairs)
 
     for one in cell["outputs"]:
         if html := one.get("data", {}).get("text/html"):
-            one["data"]["text/html"] = HEADS.sub(joined, "".join(html))
+            one["data"]["text/html"] = LONG.sub(r'<td class="long">\1', HEADS.sub(joined, "".join(html)))
 
 
 def _findings_first(cells):
