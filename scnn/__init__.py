@@ -1,6 +1,6 @@
-"""Spiking convolutional networks for audio classification at the edge: from recordings to every number.
+"""Spiking convolutional networks for audio classification at the edge.
 
-The names that you need first can be taken from here. Each is loaded when it is asked for.
+The most used names can be imported from here. Each is loaded on first use.
 
 >>> import scnn
 >>> scnn.build("B", num_steps=10).num_parameters
@@ -10,7 +10,7 @@ The names that you need first can be taken from here. Each is loaded when it is 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what `__getattr__` gives, for editors and type checkers
+if TYPE_CHECKING:  # editors and type checkers cannot see through `__getattr__`
     from scnn.data import load_corpus
     from scnn.experiment import Experiment, run
     from scnn.features import Features, extract, image
@@ -40,7 +40,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The name from its module, which is imported here: all of them together take seconds."""
+    """Import `name` from its module on first use: importing every module takes seconds."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"scnn.{home}"), name)

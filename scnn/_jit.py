@@ -1,4 +1,4 @@
-"""numba's `njit`: compiled code is kept where that is possible, and believed only if it is whole."""
+"""numba's `njit` with a cache on disk, whose entries are checked before they are used."""
 
 import contextlib
 import functools
@@ -12,35 +12,34 @@ from numba.core.serialize import dumps
 
 
 def njit(**options):
-    """Compile a function for the CPU: `numba.njit`, which keeps the machine code beside the source.
+    """Compile a function for the CPU with `numba.njit`, and cache the machine code beside the source.
 
-    Where the installation cannot be written to numba has the user's cache folder, or NUMBA_CACHE_DIR. Where
-    neither can, the function is compiled anew by each process, with a warning. Kept code that is damaged is
-    compiled again.
+    If the installation is read-only, numba caches in NUMBA_CACHE_DIR or the user's cache folder. If no folder
+    is writable, each process compiles the function again, with a warning. A damaged cache entry is replaced.
     """
 
     def compiled(function):
         dispatcher = numba.njit(**options)(function)
         try:
             dispatcher._cache = _Cache(function)
-        except RuntimeError:  # there is no folder for it
+        except RuntimeError:  # numba found no writable cache folder
             _warn()
         return dispatcher
 
     return compiled
 
 
-@functools.cache  # once, and not for each function
+@functools.cache  # one warning, not one per function
 def _warn() -> None:
     warnings.warn(
-        "compiled code cannot be kept, so each process compiles it anew, which takes seconds: set "
-        "NUMBA_CACHE_DIR to a folder that can be written to",
+        "compiled code cannot be cached, so each process compiles it again, which takes seconds: set "
+        "NUMBA_CACHE_DIR to a writable folder",
         stacklevel=3,
     )
 
 
 class _Checked(CompileResultCacheImpl):
-    """What is kept of a function, with its checksum: damaged machine code could do anything."""
+    """A compiled function stored with its checksum: damaged machine code could do anything."""
 
     def reduce(self, data):
         content = dumps(super().reduce(data))
@@ -49,7 +48,7 @@ class _Checked(CompileResultCacheImpl):
     def rebuild(self, target_context, payload):
         digest, content = payload
         if hashlib.sha256(content).digest() != digest:
-            raise ValueError("the compiled code is not what was written")
+            raise ValueError("the cached machine code is damaged: its checksum differs")
         return super().rebuild(target_context, pickle.loads(content))
 
 
@@ -59,13 +58,11 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # a damaged pickle may raise any
+        except Exception:  # a damaged pickle may raise anything
             with contextlib.suppress(OSError):
                 self.flush()
             return None
 
     def save_overload(self, sig, data):
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk: the code is there, and the next process compiles anew
+        with contextlib.suppress(OSError):  # full disk: this process has the code, the next one recompiles
             super().save_overload(sig, data)

@@ -1,4 +1,4 @@
-"""What the commands have in common: what they print is safe to print, and may be read in part alone."""
+"""Terminal output shared by all commands: it is safe to print, and its reader may stop early."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from scnn.text import printable
 
-CLOSED = 141  # the exit status that a shell gives a program stopped by a closed pipe
+CLOSED = 141  # exit status that a shell reports for a program stopped by a closed pipe
 
 
 def until_closed(command: Callable[[], int]) -> int:
-    """Run a command and return its exit status; it ends in silence where its reader is gone (`| head`).
+    """Run a command and return its exit status; end silently when its reader has gone (`| head`).
 
-    What the terminal cannot show (a name, where it knows ASCII alone) is printed as an escape.
+    Characters that the terminal cannot encode are printed as escapes.
     """
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+    if hasattr(sys.stdout, "reconfigure"):  # missing in notebooks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -25,28 +25,28 @@ def until_closed(command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Python would write what is left when it exits, and complain.
+        # Otherwise Python would flush the rest on exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
 
 
 def plain(text: object) -> str:
-    """The text with its line breaks and no other control character."""
+    """The text with every control character escaped except line breaks."""
     return "\n".join(map(printable, str(text).split("\n")))
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show a warning of ours as an error is shown, without the place in the code."""
-    usual = warnings.formatwarning
+    """Print this package's warnings like its errors, without the source location."""
+    original = warnings.formatwarning
 
     def show(message, category, *where, **line) -> str:
         if category is UserWarning:
             return f"scnn: {plain(message)}\n"
-        return usual(message, category, *where, **line)
+        return original(message, category, *where, **line)
 
     warnings.formatwarning = show
     try:
         yield
     finally:
-        warnings.formatwarning = usual
+        warnings.formatwarning = original

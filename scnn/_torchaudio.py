@@ -1,8 +1,8 @@
-"""torchaudio, also beside a build of torch that its compiled extension was not made for.
+"""Import torchaudio even next to a torch build that its compiled extension does not match.
 
-The PyPI wheel of torchaudio carries an extension that is linked against CUDA. Beside a CPU build of torch
-that extension cannot be loaded, and `import torchaudio` fails with it. All that is used here is torchaudio's
-Python, which runs without the extension, as torchaudio itself does where it was built without one.
+torchaudio's PyPI wheel contains an extension linked against CUDA. Next to a CPU build of torch this extension
+cannot be loaded, and `import torchaudio` fails. This package uses only torchaudio's Python code, which runs
+without the extension, as it does when torchaudio is built without one.
 """
 
 import importlib
@@ -12,21 +12,21 @@ from typing import Any
 
 
 def import_torchaudio() -> ModuleType:
-    """Import torchaudio, leaving out its compiled extension where, and only where, that cannot be loaded.
+    """Import torchaudio, without its compiled extension only if that cannot be loaded.
 
     Raises:
         ModuleNotFoundError: torchaudio is not installed.
-        Exception: whatever else the import raises that does not come from loading a library of its own.
+        Exception: the import fails for any reason other than one of torchaudio's own libraries.
     """
     try:
         return importlib.import_module("torchaudio")
     except OSError as error:
-        # The failed import leaves this submodule behind, complete: it is what looks for the libraries.
+        # This submodule, which looks for the libraries, stays fully imported after the failure.
         loader: Any = sys.modules.get("torchaudio._extension.utils")
-        # torch names the library that it could not load by its resolved path.
+        # torch's message gives the resolved path of the library that failed to load.
         if loader is None or str(loader._LIB_DIR.resolve()) not in str(error):
             raise
-    # In a folder that is not there, torchaudio finds no extension and goes on without.
+    # torchaudio finds no extension in a missing folder, and continues without it.
     loader._LIB_DIR = loader._LIB_DIR / "left-out"
     return importlib.import_module("torchaudio")
 

@@ -1,12 +1,12 @@
-"""What happens inside a network: over time, in the race for the answer, and where its zeros come from.
+"""A network's inner workings: activity over time, how the answer forms, and where the zeros come from.
 
-For a network with rounded membranes, also what the rounding clips, and which way its gradients point. What a
-network achieves and what it costs, one number for a layer or for the whole, is in `scnn.metrics`.
+For a network with quantised membranes, also what the rounding clips, and the direction of its gradients.
+Summary numbers (accuracy, cost), per layer or for the whole network, are in `scnn.metrics`.
 
-A neuron-step is one neuron at one time step of one recording, and sparsity is the share of neuron-steps
-without a spike. A neuron sees data if a pixel of the data window reaches it through the layers before it; in
-a convolution, the others see only padding. `images` are `[N, C, H, W]`, their `window` bool `[N, H, W]` as in
-`scnn.features.Images`. In a ReLU network, which has one time step, a value above zero counts as a spike.
+A neuron-step is one neuron at one time step of one recording; sparsity is the share of neuron-steps without a
+spike. A neuron sees data if a pixel of the data window reaches it through the preceding layers; the other
+neurons of a convolution see only padding. `images` are `[N, C, H, W]`, and `window` is bool `[N, H, W]`, as
+in `scnn.features.Images`. A ReLU network has one time step, and a value above zero counts as a spike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ from scnn.models import Network, Trace
 from scnn.neurons import CLIP_GRADIENTS
 from scnn.training import loss
 
-_BATCH = 20  # recordings traced at once: a trace keeps every layer's whole maps over time
+_BATCH = 20  # recordings traced at once: a trace stores every layer's full maps over time
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def sees_data(network: Network, window: torch.Tensor) -> list[torch.Tensor]:
-    """Which neurons see data, for each layer: bool `[N, C, H, W]`, or `[N, units]` where all of them do.
+    """Which neurons of each layer see data: bool `[N, C, H, W]`, or all-True `[N, units]` if fully connected.
 
     >>> from scnn.models import build
     >>> window = torch.zeros(1, 32, 32, dtype=torch.bool)
-    >>> window[:, 16, 16] = True  # a pixel, which nine neurons of each channel see
+    >>> window[:, 16, 16] = True  # one pixel, seen by nine neurons of each channel
     >>> [int(each.sum()) for each in sees_data(build("B"), window)]
     [54, 128, 10]
     """
@@ -44,23 +44,23 @@ def sees_data(network: Network, window: torch.Tensor) -> list[torch.Tensor]:
 
 
 def spread(values: torch.Tensor, seen: torch.Tensor) -> pd.DataFrame:
-    """How currents or membrane potentials spread over neurons: a row a time step, a column a quantile.
+    """Quantiles of currents or membrane potentials over the neurons: a row per time step, a column each.
 
     Args:
-        values: `[T, N, ...]`, of a `Trace`.
-        seen: bool `[N, ...]`, the neurons that count (`sees_data`).
+        values: `[T, N, ...]`, from a `Trace`.
+        seen: bool `[N, ...]`, the neurons to include (`sees_data`).
     """
     chosen = values[:, seen].double()
-    found = torch.quantile(chosen, torch.tensor(QUANTILES, dtype=torch.float64), dim=1)
-    return pd.DataFrame(found.T.numpy(), columns=QUANTILES, index=_steps(len(values)))
+    quantiles = torch.quantile(chosen, torch.tensor(QUANTILES, dtype=torch.float64), dim=1)
+    return pd.DataFrame(quantiles.T.numpy(), columns=QUANTILES, index=_steps(len(values)))
 
 
 def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
-    """Sparsity of each layer at each time step over all recordings, indexed by `layer` and `step` (from 1).
+    """Sparsity of each layer at each time step, over all recordings, indexed by `layer` and `step` (from 1).
 
     Returns:
-        Columns `sparsity` of all neurons, `inside` of those that see data, and `outside` of those that see
-        only padding, which is NaN where there are none.
+        Columns: `sparsity` of all neurons, `inside` of those that see data, and `outside` of those that see
+        only padding (NaN if there are none).
     """
     sums: list[list[torch.Tensor]] = [[] for _ in network.layers]
     for traces, seen in _batches(network, images, window):
@@ -68,8 +68,8 @@ def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd
             zeros = (trace.spikes <= 0).flatten(1)
             inside = sees.flatten()
             neurons = torch.tensor([[inside.sum(), (~inside).sum()]]).expand(len(zeros), 2)
-            found = torch.stack([zeros[:, inside].sum(dim=1), zeros[:, ~inside].sum(dim=1)], dim=1)
-            parts.append(torch.cat([found, neurons], dim=1))
+            counts = torch.stack([zeros[:, inside].sum(dim=1), zeros[:, ~inside].sum(dim=1)], dim=1)
+            parts.append(torch.cat([counts, neurons], dim=1))
     tables = []
     for parts in sums:
         inside, outside, seeing, blind = torch.stack(parts).sum(dim=0).double().T
@@ -90,14 +90,14 @@ def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -
         The number of `neurons`, and five shares of the neuron-steps, which add up to one.
 
         - `padding`: zeros of neurons that see only padding in that recording;
-        - `silent`: zeros of neurons that see data and never spike in that recording;
-        - `sparse`: zeros of neurons that see data and do spike, at other steps;
+        - `silent`: zeros of neurons that see data but never spike in that recording;
+        - `sparse`: zeros of neurons that see data and spike at other steps;
         - `spikes`: spikes of neurons that see data;
         - `spikes_padding`: spikes of neurons that see only padding.
 
-        The first three add up to the sparsity. Two shares of neurons, averaged over the recordings:
-        `unchanged`, those that do the same at all time steps, and `unchanged_inside`, the same among those
-        that see data.
+        The first three add up to the sparsity. Two more columns are shares of neurons, averaged over the
+        recordings: `unchanged` (spiking at every time step, or at none) and `unchanged_inside` (the same
+        among those that see data).
     """
     sums = torch.zeros(len(network.layers), 8, dtype=torch.float64)
     for traces, seen in _batches(network, images, window):
@@ -117,7 +117,7 @@ def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -
                 sees.sum(),
             ]
             row += torch.tensor(counts, dtype=torch.float64)
-    neurons = sums[:, :5].sum(dim=1, keepdim=True)  # of all recordings
+    neurons = sums[:, :5].sum(dim=1, keepdim=True)  # summed over all recordings
     names = ["padding", "silent", "sparse", "spikes", "spikes_padding", "unchanged"]
     table = pd.DataFrame((sums[:, :6] / neurons).numpy(), columns=names)
     table["unchanged_inside"] = (sums[:, 6] / sums[:, 7]).numpy()
@@ -127,12 +127,15 @@ def zero_origins(network: Network, images: torch.Tensor, window: torch.Tensor) -
 
 
 def constancy(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd.DataFrame:
-    """What each neuron does over all recordings, as shares of a layer's neurons, indexed by `layer`.
+    """How constant each neuron's output is over all recordings, as shares of a layer's neurons.
 
     Returns:
-        Four columns, which add up to one. `never` spikes, in no recording; `always` spikes, at every step of
-        every recording; `constant`, it does the same at all steps of a recording, but not the same in all;
-        `changing`, its spikes change over the time steps of at least one recording.
+        A table indexed by `layer`, with four columns that add up to one.
+
+        - `never`: neurons that never spike;
+        - `always`: neurons that spike at every step of every recording;
+        - `constant`: neurons that spike at all steps of some recordings and at none of the others;
+        - `changing`: neurons whose output changes over the steps of at least one recording.
     """
     kept: list[list[torch.Tensor]] = [[] for _ in network.layers]
     for traces, _ in _batches(network, images, window):
@@ -149,10 +152,10 @@ def constancy(network: Network, images: torch.Tensor, window: torch.Tensor) -> p
 
 
 def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The output neurons over time, for one image `[1, C, H, W]`: a row a step (from 1), a column a class.
+    """The output neurons over time for one image `[1, C, H, W]`: a row per step (from 1), a column per class.
 
     Returns:
-        The `spikes` counted up to each step, and the `membrane` potential at it.
+        `spikes`, the number of spikes up to each step, and `membrane`, the membrane potential at each step.
 
     Raises:
         ValueError: for a ReLU network, which has no time steps.
@@ -166,27 +169,27 @@ def race(network: Network, image: torch.Tensor, classes: Sequence[str]) -> dict[
 
 
 def settling_step(counts: torch.Tensor) -> torch.Tensor:
-    """The step from which the leader is the final answer and stays it: int64 `[N]`, from 1 to T.
+    """The step from which the leading class no longer changes: int64 `[N]`, from 1 to T.
 
-    The leader is the class of most spikes, the first of several equal ones, as in `scnn.training.predict`.
+    The leader is the class with the most spikes; on a tie, the first one, as in `scnn.training.predict`.
 
     Args:
-        counts: `[T, N, classes]`, spikes counted up to each step.
+        counts: `[T, N, classes]`, number of spikes up to each step.
     """
     leaders = counts.argmax(dim=2)
-    other = (leaders != leaders[-1]).long()
-    return len(leaders) - other.flip(0).cumsum(dim=0).eq(0).sum(dim=0) + 1
+    differs = (leaders != leaders[-1]).long()
+    return len(leaders) - differs.flip(0).cumsum(dim=0).eq(0).sum(dim=0) + 1
 
 
 def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
-    """How the answers form over the time steps: a row a step, indexed by `step` (from 1).
+    """How the answers form over time: a row per time step, indexed by `step` (from 1).
 
     Args:
-        labels: int64 `[N]`, the right answers.
+        labels: int64 `[N]`, the correct classes.
 
     Returns:
-        Three columns, all shares of recordings. `accuracy` is that of an answer given at this step;
-        `settled`, where the leader is the final answer from here on; `tied`, where several classes lead.
+        Three columns, all shares of recordings: `accuracy` if the network answered at this step; `settled`,
+        where the leading class no longer changes; and `tied`, where several classes lead.
 
     Raises:
         ValueError: for a ReLU network, which has no time steps.
@@ -204,40 +207,40 @@ def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tens
 
 
 def unrounded(network: Network, images: torch.Tensor, window: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Each layer's membrane potentials before they are rounded, of the neurons that see data: a flat tensor.
+    """Membrane potentials before rounding, of each layer's neurons that see data: one flat tensor per layer.
 
-    Those that are not rounded are given as they are.
+    For membranes in full precision these are the membrane potentials themselves.
 
     Raises:
-        ValueError: for a reset that does not subtract.
+        ValueError: the neurons' reset is not "subtract".
     """
-    neuron, found = network.neuron, {}
+    neuron, potentials = network.neuron, {}
     if neuron.reset != "subtract":
         raise ValueError(f"the reset of the network's neurons must be subtract, not {neuron.reset!r}")
     for trace, seen in zip(network.trace(images), sees_data(network, window), strict=True):
         assert trace.membrane is not None  # the network spikes
         before = torch.cat([torch.zeros_like(trace.membrane[:1]), trace.membrane[:-1]])
         potential = neuron.beta * before + trace.current - neuron.threshold * (before > neuron.threshold)
-        found[trace.name] = potential[:, seen].flatten()
-    return found
+        potentials[trace.name] = potential[:, seen].flatten()
+    return potentials
 
 
 def clip_gradients(
     network: Network, images: torch.Tensor, labels: torch.Tensor, rate: float = 1.0e-3
 ) -> pd.DataFrame:
-    """The straight gradient beside the masked one, of a network with rounded membranes: a row a layer.
+    """Compare the straight with the masked gradient of a network with quantised membranes: a row per layer.
 
-    The network is left as it was.
+    The network is left unchanged.
 
     Args:
-        labels: int64 `[N]`, the right answers.
-        rate: by how much each parameter moves in the step that is tried.
+        labels: int64 `[N]`, the correct classes.
+        rate: how far the trial step moves each parameter.
 
     Returns:
-        `ratio` is the length of the straight gradient of the layer's parameters over that of the masked one,
-        and `cosine` that of the angle between them. `masked` and `straight` tell what a step of this layer
-        alone, each parameter by `rate` against the sign of the gradient (Adam's first step), does to the loss
-        of a time step, which a useful gradient lowers.
+        `ratio` is the norm of the straight gradient of the layer's parameters over that of the masked one,
+        and `cosine` the cosine of the angle between them. `masked` and `straight` are the changes in the loss
+        per time step after a trial step of this layer alone, which moves each parameter by `rate` against the
+        sign of its gradient (Adam's first step). A useful gradient lowers the loss.
     """
     units, pair, rows = (network.neuron, network.output_neuron), {}, []
     for name in CLIP_GRADIENTS:
@@ -248,12 +251,13 @@ def clip_gradients(
         ]
     network.neuron, network.output_neuron = units
     for depth, layer in enumerate(network.weights):
-        flat = {name: torch.cat([part.flatten() for part in of[depth]]) for name, of in pair.items()}
+        flat = {name: torch.cat([part.flatten() for part in grads[depth]]) for name, grads in pair.items()}
         length = {name: part.norm().item() for name, part in flat.items()}
         row = {"ratio": length["straight"] / length["masked"] if length["masked"] else float("nan")}
         row["cosine"] = functional.cosine_similarity(flat["straight"], flat["masked"], dim=0).item()
-        for name, of in pair.items():
-            after = _loss_after(network, layer, [rate * slope.sign() for slope in of[depth]], images, labels)
+        for name, grads in pair.items():
+            trial = [rate * grad.sign() for grad in grads[depth]]
+            after = _loss_after(network, layer, trial, images, labels)
             row[name] = (after - value.item()) / network.num_steps
         rows.append(row)
     return pd.DataFrame(rows, index=pd.Index([layer.name for layer in network.layers], name="layer"))

@@ -1,7 +1,6 @@
-"""One recording: from a file in any format that libsndfile reads to a waveform.
+"""Read one recording into a waveform, from a file in any format that libsndfile supports.
 
-What a file promises is not believed: it is read block by block up to a limit, and one that ends before its
-audio does is refused.
+Headers are not trusted: a file is decoded block by block up to a limit, and a truncated file is refused.
 """
 
 import io
@@ -20,10 +19,10 @@ import soundfile
 from scnn.text import printable
 
 MAX_SECONDS = 3.0  # the longest recording of FSDD takes 2.3 s
-MIN_SECONDS = 0.025  # the shortest that is taken: one frame of speech
-RATES = (1000, 768_000)  # Hz, the lowest and the highest
+MIN_SECONDS = 0.025  # shortest accepted recording: one frame of speech
+RATES = (1000, 768_000)  # Hz, lowest and highest accepted sample rate
 
-_OTHER_ENDINGS = {  # beside the format's own name
+_OTHER_ENDINGS = {  # in addition to the format's own name
     "AIFF": ("aif", "aifc"),
     "AU": ("snd",),
     "IRCAM": ("sf",),
@@ -36,19 +35,19 @@ _OTHER_ENDINGS = {  # beside the format's own name
 ENDINGS = frozenset(
     f".{ending}"
     for kind in soundfile.available_formats()
-    if kind != "RAW"  # which says neither rate nor channels
+    if kind != "RAW"  # has no header for sample rate and channels
     for ending in (kind.lower(), *_OTHER_ENDINGS.get(kind, ()))
 )
 
-_BLOCK = 2**20  # values that are decoded at a time
-_MOST = 2**25  # values that are decoded of one file: six minutes of stereo at 48 kHz, an hour at 8 kHz
-_BEYOND = 2.0**40  # no sample is there, whatever scale a file of floats uses
-_UNKNOWN = 2**62  # from here on a number of frames stands for one that is not known
+_BLOCK = 2**20  # values decoded at a time
+_MOST = 2**25  # most values decoded from one file: six minutes of stereo at 48 kHz, an hour of mono at 8 kHz
+_BEYOND = 2.0**40  # no valid sample is this large, whatever scale a float file uses
+_UNKNOWN = 2**62  # libsndfile reports frame counts from here on for an unknown length
 _SILENCE = 2.0**-15  # one step of a 16-bit recording
-_CHUNKS = 1000  # looked at for the one that holds the audio
-_STREAMED = 0x7F000000  # a 32-bit size from here on stands for one that was not known while writing
+_CHUNKS = 1000  # most chunks searched for the audio
+_STREAMED = 0x7F000000  # 32-bit sizes from here on mean that the size was unknown while writing
 _SIZES_32 = (b"RIFF", b"RIFX", b"FORM", b".snd", b"dns.")
-_CONTAINERS = {  # where the first chunk begins, its name and size, and to what the next one is aligned
+_CONTAINERS = {  # offset of the first chunk, struct layout of a chunk's name and size, alignment of chunks
     b"RIFF": (12, "<4sI", 2),
     b"RIFX": (12, ">4sI", 2),
     b"RF64": (12, "<4sI", 2),
@@ -56,28 +55,28 @@ _CONTAINERS = {  # where the first chunk begins, its name and size, and to what 
     b"caff": (8, ">4sq", 1),
     b"riff": (40, "<16sq", 8),
 }
-_MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version
+_MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by MPEG version
 _MP3_KBITS = {3: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
 _MP3_KBITS[2] = _MP3_KBITS[0] = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-_MP3_SLACK = 8192  # samples that a decoder takes off the ends, at most
-_OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest one
+_MP3_SLACK = 8192  # most samples that a decoder trims off the ends
+_OGG_PAGE = 27 + 255 + 255 * 255  # bytes of the longest page
 
 
 def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Read one recording as float32 `[samples]`, mono, at `sample_rate` Hz.
 
-    - more than one channel: mixed down to their mean;
+    - several channels: averaged;
     - another sample rate: resampled (soxr, through librosa);
-    - longer than `max_seconds`: cropped to the loudest part of that length, the one with most energy;
-    - louder than full scale, as resampling and float files can be: scaled back to a peak of 1.
+    - longer than `max_seconds`: cropped to the part of that length with the most energy;
+    - louder than full scale, as resampled and float recordings can be: scaled to a peak of 1.
 
-    A file is read to its end where its header leaves its length open, as that of a stream does.
+    If the header leaves the length open, as in a stream, the file is read to its end.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: naming the file, where it cannot be read as audio, ends before its audio does, is empty
-            (no samples), shorter than 25 ms, longer than 2^25 samples of all channels, silent (nothing beyond
-            a constant of the least 16-bit step), or holds values that are not finite.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read as audio, is truncated, empty (no samples), shorter than 25 ms,
+            longer than 2^25 samples over all channels, silent (its samples span at most one 16-bit step), or
+            has values that are not finite. The message names the file.
     """
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise ValueError(f"sample_rate={sample_rate}: must be from {RATES[0]} to {RATES[1]} Hz")
@@ -90,7 +89,7 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
         samples, rate = _decode(file, max_seconds)
         samples = _resampled(samples, rate, sample_rate)
         if np.ptp(samples) <= _SILENCE:
-            raise ValueError("silent, it holds no signal")
+            raise ValueError("silent, it contains no signal")
     except soundfile.SoundFileError as error:
         raise ValueError(f"{printable(file)}: cannot be read as audio ({_reason(error)})") from error
     except ValueError as error:
@@ -100,7 +99,7 @@ def read_audio(path: str | Path, sample_rate: int = 8000, max_seconds: float = M
 
 
 def fit(samples: np.ndarray, rate: int, sample_rate: int, max_seconds: float = MAX_SECONDS) -> np.ndarray:
-    """Samples at `rate` Hz cropped to their loudest `max_seconds` and resampled, as `read_audio` does it.
+    """Crop samples at `rate` Hz to their loudest `max_seconds` and resample them, as `read_audio` does.
 
     >>> a_second = np.zeros(16_000, np.float32)
     >>> fit(a_second, 16_000, 8000).shape
@@ -118,14 +117,14 @@ def _resampled(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
 
 
 class _Reader(soundfile.SoundFile):
-    """Reads on and on, without a seek after each block: at the end of a stream of unknown length it fails."""
+    """Read without seeking after each block, which fails at the end of a stream of unknown length."""
 
     def seekable(self) -> bool:
         return False
 
 
 class _Streamed(io.FileIO):
-    """A WAV file whose size of the audio, four bytes at `position`, was never filled in: read as unknown."""
+    """A WAV file whose audio size (four bytes at `position`) was never filled in: it is read as unknown."""
 
     def __init__(self, path: str, position: int):
         super().__init__(path)
@@ -141,21 +140,21 @@ class _Streamed(io.FileIO):
 
 
 def _decode(path: str, max_seconds: float) -> tuple[np.ndarray, int]:
-    """The samples of a file, mono and cropped to their loudest part, and their rate."""
+    """The samples of a file, mono and cropped to their loudest part, and the sample rate."""
     if path.lower().endswith(".raw"):
-        raise ValueError("cannot be read as audio (no header says its rate and channels; save it as WAV)")
+        raise ValueError("cannot be read as audio (no header gives its rate and channels; save it as WAV)")
     with open(path, "rb") as file:
         unfilled = _look(file)
-    # As bytes: a name need not be UTF-8.
+    # As bytes, because a file name need not be UTF-8.
     source = os.fsencode(path) if os.name == "posix" else path
     with _Reader(source if unfilled is None else _Streamed(path, unfilled)) as file:
         rate, channels, promised = file.samplerate, file.channels, file.frames
-        if file.format == "RAW":  # what libsndfile makes of the ending where there is no header
+        if file.format == "RAW":  # libsndfile guessed it from the ending, for lack of a header
             raise ValueError("cannot be read as audio (it has no header)")
         if not RATES[0] <= rate <= RATES[1]:
             raise ValueError(f"its sample rate is {rate} Hz; valid are {RATES[0]} to {RATES[1]} Hz")
         if file.format == "MP3" and _count_mp3(path) > promised + _MP3_SLACK:
-            raise ValueError("its length is not in its header, which is needed where the bit rate varies")
+            raise ValueError("its length is not in its header, which a variable bit rate requires")
         part = _Loudest(max_seconds * rate)
         count, low, high = 0, np.inf, -np.inf
         for block in _blocks(file):
@@ -166,18 +165,18 @@ def _decode(path: str, max_seconds: float) -> tuple[np.ndarray, int]:
     if count < promised < _UNKNOWN:
         raise ValueError(f"truncated, it ends after {count} of {promised} samples")
     if not count:
-        raise ValueError("empty, it holds no samples")
+        raise ValueError("empty, it contains no samples")
     if count < MIN_SECONDS * rate:
-        raise ValueError(f"too short with {1000 * count / rate:.3g} ms, it needs {1000 * MIN_SECONDS:g}")
+        raise ValueError(f"too short, {1000 * count / rate:.3g} ms of at least {1000 * MIN_SECONDS:g} ms")
     samples = part.samples()
     if channels > 1 and np.ptp(samples) <= _SILENCE < np.max(high - low):
-        raise ValueError(f"silent once it is mixed to mono: its {channels} channels cancel")
+        raise ValueError(f"silent when mixed to mono: its {channels} channels cancel out")
     return samples, rate
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """All that a file decodes to, float32 [frames, channels] with at most a million values at a time."""
-    size = min(_BLOCK // file.channels, file.frames + 1)  # one more, so that a block is short at the end
+    """A file's decoded audio in blocks float32 [frames, channels] of at most 2^20 values."""
+    size = min(_BLOCK // file.channels, file.frames + 1)  # one more, so that the last block is short
     count = 0
     while True:
         try:
@@ -187,11 +186,11 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
                 f"truncated or damaged, it cannot be read to its end ({_reason(error)})"
             ) from error
         if block.size and not np.abs(block).max() < _BEYOND:
-            raise ValueError("holds values that are not finite numbers, or far beyond any scale")
+            raise ValueError("contains values that are not finite numbers, or are impossibly large")
         count += block.size
         if count > _MOST:
             seconds = _MOST / file.channels / file.samplerate
-            raise ValueError(f"too long, only its first {seconds:.0f} s would be read; cut it")
+            raise ValueError(f"too long, at most {seconds:.0f} s can be read; cut it")
         if len(block):
             yield block
         if len(block) < size:
@@ -199,15 +198,15 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _reason(error: soundfile.SoundFileError) -> str:
-    """What libsndfile says, without the file's name before it."""
+    """libsndfile's message without the file name in front."""
     reason = printable(str(error).rpartition(": ")[2])
-    if not reason or reason.startswith("File does not exist"):  # said of an MP3 without a whole frame
+    if not reason or reason.startswith("File does not exist"):  # its message for an MP3 without a whole frame
         return "libsndfile finds none in it"
     return reason
 
 
 class _Loudest:
-    """Of samples that come in blocks, the `length` successive ones with most energy, or all if fewer."""
+    """Find the `length` successive samples with the most energy in a stream of blocks (or all, if fewer)."""
 
     def __init__(self, length: float):
         self.length = max(round(min(length, _MOST)), 1)
@@ -228,7 +227,7 @@ class _Loudest:
         return self.best
 
     def _search(self) -> None:
-        """Search what is held, and go on holding what a part that ends in the next block can begin with."""
+        """Search the held samples, and keep those that a part ending in the next block can begin with."""
         samples = np.concatenate(self.blocks)
         energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
         energies = energy[self.length :] - energy[: -self.length]
@@ -239,10 +238,10 @@ class _Loudest:
 
 
 def _look(file: BinaryIO) -> int | None:
-    """Refuse a container that promises more audio than it holds, or breaks off.
+    """Refuse a container that is truncated or whose header promises more audio than it holds.
 
     Returns:
-        Where the size of a WAV file's audio stands, if it was never filled in.
+        The position of a WAV file's audio size if it was never filled in, else None.
     """
     size = os.fstat(file.fileno()).st_size
     head = file.read(12)
@@ -260,15 +259,15 @@ def _look(file: BinaryIO) -> int | None:
         return None
     if kind in (b"RIFF", b"RIFX") and promised == 0:
         file.seek(start)
-        following = file.read(4)  # the name of a chunk where there is no audio, which is ASCII
+        following = file.read(4)  # if there is no audio, the next chunk's name, which is ASCII
         return start - 4 if len(following) == 4 and not re.fullmatch(rb"[ -~]{4}", following) else None
     if promised > size - start and not (promised >= _STREAMED and kind in _SIZES_32):
-        raise ValueError(f"truncated, it promises {promised} bytes where {max(size - start, 0)} are left")
+        raise ValueError(f"truncated, its header promises {promised} bytes, it has {max(size - start, 0)}")
     return None
 
 
 def _find(file: BinaryIO, size: int, position: int, layout: str, align: int) -> tuple[int, int] | None:
-    """Where the audio of a container of chunks begins, and how many bytes of it are promised."""
+    """Where the audio of a chunked container begins, and its size in bytes according to the header."""
     length = struct.calcsize(layout)
     wide = None
     for _ in range(_CHUNKS):
@@ -278,22 +277,22 @@ def _find(file: BinaryIO, size: int, position: int, layout: str, align: int) -> 
             break
         name, promised = struct.unpack(layout, header)
         start = position + length
-        if len(name) == 16:  # Wave64 counts the header in
+        if len(name) == 16:  # Wave64's sizes include the header
             promised -= length
         if name[:4] in (b"data", b"SSND", b"BODY"):
             return start, promised if wide is None else wide
         if promised < 0:
             break
-        if promised > size - start:  # it ends before its audio
+        if promised > size - start:  # the file ends before its audio
             return start, promised
-        if name == b"ds64":  # the sizes of RF64, of the whole and of the audio
+        if name == b"ds64":  # RF64's 64-bit sizes, of the file and of the audio
             wide = int.from_bytes(file.read(16)[8:], "little")
         position = start + promised + -promised % align
     return None
 
 
 def _find_in_sphere(file: BinaryIO) -> tuple[int, int]:
-    """The same of a NIST file, whose header is text."""
+    """Like `_find`, for a NIST SPHERE file, whose header is text."""
     file.seek(0)
     header = file.read(1024)
     start = re.match(rb"NIST_1A\n +(\d{1,6})\n", header)
@@ -303,7 +302,7 @@ def _find_in_sphere(file: BinaryIO) -> tuple[int, int]:
 
 
 def _look_at_pages(file: BinaryIO, size: int) -> None:
-    """Refuse an Ogg file whose last page is not whole, or not marked as the last."""
+    """Refuse an Ogg file whose last page is incomplete, or not marked as the last."""
     file.seek(max(0, size - 2 * _OGG_PAGE))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
@@ -313,9 +312,9 @@ def _look_at_pages(file: BinaryIO, size: int) -> None:
 
 
 def _count_mp3(path: str) -> int:
-    """How many samples the frames of an MP3 file hold, by their headers.
+    """Number of samples in an MP3 file, from its frame headers.
 
-    libsndfile reads no further than to a length which it guesses from the first frame without a Xing header.
+    Without a Xing header, libsndfile guesses the length from the first frame, and reads no further.
     """
     samples = 0
     with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""A recording as another voice, room or microphone would have it: seeded changes of sounds and images.
+"""Seeded augmentation: recordings changed as if by another voice, room or microphone.
 
 `vary` changes a waveform before its features are computed; `jitter`, `mask` and `mixup` change a batch of
-images while a network trains.
+images during training.
 """
 
 import json
@@ -19,36 +19,36 @@ from tqdm import tqdm
 from scnn.data import Corpus
 from scnn.features import Features, Varied, extract, trim_bounds
 
-_FRAME, _HOP, _SEARCH = 256, 128, 64  # samples at 8 kHz: of the overlap-add, and how far it looks for a fit
+_FRAME, _HOP, _SEARCH = 256, 128, 64  # samples at 8 kHz: window, hop and search range of the overlap-add
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How recordings are changed for training. Pairs are the ends of a range.
+    """How recordings are changed for training. Each pair gives the two ends of a range.
 
     Attributes:
-        copies: changed copies of every recording, made before the training; each step of it draws one of them
-            or the recording itself. 0 makes none.
-        pitch: factors by which pitch and formants move together, as from a man to a child (resampling).
-        tempo: factors of the speed of speaking, independent of the pitch (overlap-add).
-        cut: levels in dB; half of the copies lose what is softer than one of them at both ends, as an eager
-            voice gate cuts the "s" off "six".
-        tilt: coefficients a of `x[n] + a x[n-1]`, which darkens (above 0) or brightens (below) the sound.
-        resonance: share of copies that one resonance of 200 to 3,500 Hz colours, and share that lose the
-            lows, as from a small microphone.
+        copies: number of changed copies of each recording, made before training. Each training step draws
+            one of them or the recording itself.
+        pitch: factor for pitch and formants together, as from a man to a child (resampling).
+        tempo: factor for the speaking rate, independent of the pitch (overlap-add).
+        cut: level in dB. Half of the copies lose what is softer than this at both ends, as an eager voice
+            gate cuts the "s" off "six".
+        tilt: coefficient a of `x[n] + a x[n-1]`, which darkens (above 0) or brightens (below 0) the sound.
+        resonance: share of copies coloured by one resonance between 200 and 3,500 Hz. Half as many lose
+            their low frequencies, as from a small microphone.
         echo: share of copies with one echo after 10 to 120 ms.
-        noise: signal-to-noise ratios in dB of coloured noise.
-        silence: seconds of (noisy) silence before and after the word, at most.
-        shift: pixels by which an image moves along time, at most; along the bands it is 1 at most.
-        stretch: share by which an image is stretched or squeezed along time, at most, and half of it along
-            the bands.
-        masks: stripes of time, and as many of bands, that are blanked in an image.
-        mixup: parameter of the beta distribution by which half of the batches are mixed with themselves; 0
-            mixes none.
-        seed: of the copies.
+        noise: signal-to-noise ratio of coloured noise, in dB.
+        silence: most seconds of (noisy) silence before and after the word.
+        shift: most pixels by which an image moves along time; along the bands it moves by 1 at most.
+        stretch: largest share by which an image is stretched or squeezed along time; half of it along the
+            bands.
+        masks: number of time stripes, and of band stripes, that are blanked in each image.
+        mixup: parameter of the beta distribution for mixing half of the batches with themselves; 0 mixes
+            none.
+        seed: seed of the copies.
 
     Raises:
-        ValueError: naming the field whose value is not valid.
+        ValueError: a field is not valid; the message names it.
     """
 
     copies: int = 6
@@ -89,7 +89,7 @@ class Augmentation:
             object.__setattr__(self, name, float(value))
 
     def waveform_part(self) -> dict[str, object]:
-        """The fields that decide about the copies, for their digest."""
+        """The fields that the copies depend on, for their digest."""
         names = ("pitch", "tempo", "cut", "tilt", "resonance", "echo", "noise", "silence", "seed")
         return {name: getattr(self, name) for name in names}
 
@@ -104,7 +104,7 @@ def _is_number(value: object) -> bool:
 def vary(
     waveform: np.ndarray, sample_rate: int, augmentation: Augmentation, generator: np.random.Generator
 ) -> np.ndarray:
-    """One changed copy of `waveform`, float32 [samples]: another voice, tempo, colour, room, background."""
+    """A changed copy of `waveform`, float32 [samples]: another voice, tempo, timbre, room and background."""
     a, sound = augmentation, waveform
     if generator.random() < 0.5:
         ((start, end),) = trim_bounds([sound], generator.uniform(*a.cut), _FRAME)
@@ -112,7 +112,7 @@ def vary(
     pitch = math.exp(generator.uniform(*np.log(a.pitch)))
     tempo = math.exp(generator.uniform(*np.log(a.tempo)))
     sound = repitched(sound, sample_rate, pitch)
-    sound = stretched(sound, tempo / pitch)  # resampling has changed the tempo, too, by the pitch
+    sound = stretched(sound, tempo / pitch)  # resampling has already changed the tempo by `pitch`
     sound = tilted(sound, generator.uniform(*a.tilt))
     if generator.random() < a.resonance:
         sound = resonant(sound, sample_rate, generator.uniform(200, 3500), generator.uniform(0.5, 0.85))
@@ -129,16 +129,17 @@ def vary(
 
 
 def repitched(waveform: np.ndarray, sample_rate: int, factor: float) -> np.ndarray:
-    """`waveform` played `factor` times as fast: pitch, formants and tempo rise by it (soxr)."""
+    """`waveform` played `factor` times as fast: pitch, formants and tempo rise together (soxr)."""
     return soxr.resample(waveform, sample_rate * factor, sample_rate, quality="LQ")
 
 
 def stretched(waveform: np.ndarray, factor: float) -> np.ndarray:
     """`waveform` spoken `factor` times as fast at the same pitch.
 
-    Windows of 256 samples, taken at the new pace, are added where they overlap by half. Each is moved by up
-    to 64 samples to where it fits the one before best, so that periods of the voice meet (WSOLA; Verhelst
-    and Roelands, ICASSP 1993). A waveform of fewer than two windows stays as it is.
+    Windows of 256 samples are read at the new pace and added with half overlap. Each is shifted by up to 64
+    samples to match the one before, so that the voice's periods line up (WSOLA; Verhelst and Roelands, ICASSP
+    1993). A waveform shorter than two windows is returned unchanged, and so is any for a factor within 2 % of
+    1.
     """
     if len(waveform) < 2 * _FRAME or abs(math.log(factor)) < 0.02:
         return waveform
@@ -152,13 +153,13 @@ def _overlap_add(waveform, factor, length):
     last = len(waveform) - _FRAME
     source = 0
     for to in range(0, length, _HOP):
-        wanted = min(int(to * factor), last)
-        continued = source + _HOP  # where the window before would go on
+        target = min(int(to * factor), last)
+        continued = source + _HOP  # the previous window's natural continuation
         if to == 0 or continued > last:
-            source = wanted
+            source = target
         else:
-            best, source = -np.inf, wanted
-            for start in range(max(0, wanted - _SEARCH), min(last, wanted + _SEARCH) + 1, 2):
+            best, source = -np.inf, target
+            for start in range(max(0, target - _SEARCH), min(last, target + _SEARCH) + 1, 2):
                 fit = 0.0
                 for i in range(0, _FRAME, 2):
                     fit += waveform[start + i] * waveform[continued + i]
@@ -171,23 +172,23 @@ def _overlap_add(waveform, factor, length):
 
 
 def tilted(waveform: np.ndarray, amount: float) -> np.ndarray:
-    """x[n] + amount x[n-1]: darker for an amount above 0, brighter below."""
+    """x[n] + amount x[n-1]: darker for an amount above 0, brighter for one below."""
     return lfilter([1.0, amount], [1.0], waveform)
 
 
 def resonant(waveform: np.ndarray, sample_rate: int, frequency: float, radius: float) -> np.ndarray:
-    """`waveform` through one resonance at `frequency` Hz: a pole pair at `radius`, sharper towards 1."""
+    """`waveform` filtered by one resonance at `frequency` Hz: a pole pair at `radius`, sharper towards 1."""
     angle = 2 * math.pi * frequency / sample_rate
     return lfilter([1.0], [1.0, -2 * radius * math.cos(angle), radius**2], waveform)
 
 
 def thinned(waveform: np.ndarray, pole: float) -> np.ndarray:
-    """`waveform` without its lows: a zero at 0 Hz and a real `pole`, less is lost towards 1."""
+    """`waveform` high-passed by a zero at 0 Hz and a real `pole`; the closer to 1, the less is lost."""
     return lfilter([1.0, -1.0], [1.0, -pole], waveform)
 
 
 def echoed(waveform: np.ndarray, delay: int, gain: float) -> np.ndarray:
-    """`waveform` and, `delay` samples later, itself again times `gain`.
+    """`waveform` plus an echo of itself, `delay` samples later and scaled by `gain`.
 
     >>> echoed(np.array([1.0, 0.0, 0.0]), delay=2, gain=0.5).tolist()
     [1.0, 0.0, 0.5, 0.0, 0.0]
@@ -198,7 +199,7 @@ def echoed(waveform: np.ndarray, delay: int, gain: float) -> np.ndarray:
 
 
 def coloured_noise(length: int, colour: float, generator: np.random.Generator) -> np.ndarray:
-    """Noise of effective value 1 and a `colour` in -1..1: high frequencies below 0, low ones above."""
+    """Noise of RMS 1, with a `colour` in -1..1: high-pitched below 0, low-pitched above."""
     noise = lfilter([1.0], [1.0, -colour], generator.standard_normal(length + 64))[64:]
     return noise / max(math.sqrt(float(np.mean(noise**2))), 1e-12)
 
@@ -208,9 +209,9 @@ def copies(
 ) -> torch.Tensor:
     """The clips `indices` of a corpus and their changed copies, as images float32 `[N, 1 + copies, 1, H, W]`.
 
-    The first of each is the clip itself. Those of the whole corpus are kept as `scnn.features.extract`
-    keeps its images, so that trainings and splits share them; the copies of a clip depend on its number in
-    the corpus and on `augmentation` alone.
+    The first image of each is the clip itself. Copies are made of the whole corpus and cached like the images
+    of `scnn.features.extract`, so that experiments and splits share them. A clip's copies depend only on the
+    clip, on its number in the corpus and on `augmentation`.
     """
     chosen = extract(corpus, features).values[indices]
     images = chosen.new_empty(len(indices), 1 + augmentation.copies, *chosen.shape[1:])
@@ -232,7 +233,7 @@ def copies(
 
 
 def jitter(images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """`images` [N, 1, H, W], each moved and stretched a little, in one bilinear resampling."""
+    """`images` [N, 1, H, W], each shifted and stretched a little in one bilinear resampling."""
     a, (count, _, height, width) = augmentation, images.shape
     if not (a.shift or a.stretch):
         return images
@@ -249,17 +250,17 @@ def jitter(images: torch.Tensor, augmentation: Augmentation, generator: torch.Ge
 
 
 def mask(images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """`images` with `masks` stripes of time and of bands set to 0, each up to a seventh of the image wide.
+    """`images` with `masks` time stripes and as many band stripes set to 0, each up to a seventh wide.
 
     Follows SpecAugment (Park et al., Interspeech 2019).
     """
     count = len(images)
     for dimension in (2, 3) * augmentation.masks:
         length = images.shape[dimension]
-        wide = torch.randint(0, length // 7 + 2, (count, 1), generator=generator)
-        start = (torch.rand(count, 1, generator=generator) * (length - wide)).long()
+        width = torch.randint(0, length // 7 + 2, (count, 1), generator=generator)
+        start = (torch.rand(count, 1, generator=generator) * (length - width)).long()
         place = torch.arange(length)[None]
-        kept = (place < start) | (place >= start + wide)
+        kept = (place < start) | (place >= start + width)
         images = images * (kept[:, None, :, None] if dimension == 2 else kept[:, None, None, :])
     return images
 
@@ -267,9 +268,10 @@ def mask(images: torch.Tensor, augmentation: Augmentation, generator: torch.Gene
 def mixup(
     images: torch.Tensor, targets: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half of the calls mix a batch with itself in another order, images and `targets` `[N, classes]` alike.
+    """Mix a batch with a shuffled copy of itself, in half of the calls.
 
-    The share is drawn from a beta distribution (Zhang et al., ICLR 2018).
+    Images and `targets` `[N, classes]` are mixed in the same proportion, which is drawn from a beta
+    distribution (Zhang et al., ICLR 2018).
     """
     if not augmentation.mixup or torch.rand((), generator=generator) < 0.5:
         return images, targets

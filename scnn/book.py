@@ -1,7 +1,7 @@
-"""What a notebook calls: it checks its parameters in its first cells, and hands over its trainings.
+"""Functions that the notebooks call to check their parameters and to hand over their trainings.
 
-`begin`, `check` and `check_each` stop a page on a wrong value, before any work. What runs the notebooks and
-renders them is no part of the package: see `book/` in a clone of the project.
+`begin`, `check` and `check_each` stop a page on a wrong value before any work starts. The code that runs and
+renders the notebooks is not part of the package: see `book/` in a clone of the project.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scnn import data
 from scnn.plots.common import crisp_figures
 
 STAND_IN = "espeak"
-ROWS = "SCNN_ROWS"  # environment variable: the file in which the page that is run leaves its trainings
+ROWS = "SCNN_ROWS"  # environment variable: the file into which a running page writes its trainings
 NOTICE = (
     "This ran without FSDD, on the packaged stand-in corpus: digits spoken by the eSpeak NG synthesiser. "
     "Its numbers and figures show that everything works; they say nothing about human speech. "
@@ -31,22 +31,22 @@ NOTICE = (
 )
 
 
-# --- what a notebook calls --------------------------------------------------------------------------------
+# --- called by the notebooks ------------------------------------------------------------------------------
 
 
 def begin(corpus: str, seed: int) -> None:
-    """Check a page's parameters, seed torch, set the figure style, and tell of a stand-in corpus.
+    """Check a page's parameters, seed torch, set the figure style, and show a notice for the stand-in corpus.
 
-    In a notebook that papermill gave parameters, their names must be those of the notebook's own, and values
-    that stand for one of the default's type become that: see `match_parameters`.
+    Parameters injected by papermill must be among the notebook's own. Their values are converted to the types
+    of the defaults: see `match_parameters`.
 
     Args:
-        corpus: name of a corpus (`scnn.data.CORPORA`) or a folder of class folders.
-        seed: of torch's global generator; hand it to every other generator, split and loader too.
+        corpus: name of a corpus (`scnn.data.CORPORA`), or a folder of class folders.
+        seed: seed of torch's global generator; pass it to every other generator, split and loader too.
 
     Raises:
-        ValueError: the notebook does not have a parameter, or has it with another type; the corpus is neither
-            known nor a folder; the seed is below 0 or not whole.
+        ValueError: an injected parameter is unknown or has the wrong type; the corpus is neither known nor a
+            folder; or the seed is not a whole number of at least 0.
     """
     given = _match_injected()
     corpus, seed = given.get("corpus", corpus), given.get("seed", seed)
@@ -65,7 +65,7 @@ def begin(corpus: str, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Between:
-    """The numbers from `low` to `high`, both included, as the valid values of a parameter."""
+    """Valid values of a parameter: the numbers from `low` to `high`, both included."""
 
     low: float
     high: float
@@ -80,15 +80,15 @@ class Between:
 
 
 def check(name: str, value: object, valid: Between | range | Collection) -> None:
-    """Stop with the list of valid values unless `value` is one of them.
+    """Check that `value` is valid.
 
     Args:
-        name: the parameter's, for the message.
-        value: the parameter's.
-        valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the values themselves.
+        name: name of the parameter, for the message.
+        value: its value.
+        valid: a `Between` for numbers, a `range` for whole numbers, or a collection of the valid values.
 
     Raises:
-        ValueError: the value is not valid; the message names the parameter and lists what is.
+        ValueError: the value is not valid; the message names the parameter and lists the valid values.
 
     >>> check("beta", 1.5, Between(0.0, 1.0))
     Traceback (most recent call last):
@@ -106,10 +106,10 @@ def check(name: str, value: object, valid: Between | range | Collection) -> None
 
 
 def check_each(name: str, values: object, valid: Between | range | Collection) -> None:
-    """`check` for a parameter that holds a list: at least one value, each of them valid.
+    """Check that a parameter is a list of at least one value, all of them valid as in `check`.
 
     Raises:
-        ValueError: it is not a list, is empty, or holds a value that is not valid.
+        ValueError: it is not a list, is empty, or contains a value that is not valid.
     """
     if not isinstance(values, list) or not values:
         raise ValueError(
@@ -120,28 +120,30 @@ def check_each(name: str, values: object, valid: Between | range | Collection) -
 
 
 def speakers_of(corpus: data.Corpus, words: Iterable[int], least: int) -> list[str]:
-    """The speakers who say each of `words` (indices of its classes), sorted.
+    """The speakers who say all of `words` (indices into the corpus's classes), sorted.
 
     Raises:
-        ValueError: they are fewer than `least`; the message says what a folder of one's own needs.
+        ValueError: there are fewer than `least`; the message says how a folder of recordings names speakers.
     """
-    said = {str(speaker): set(corpus.labels[corpus.speakers == speaker]) for speaker in set(corpus.speakers)}
-    found = sorted(speaker for speaker in said if set(words) <= said[speaker])
-    if len(found) < least:
+    spoken = {
+        str(speaker): set(corpus.labels[corpus.speakers == speaker]) for speaker in set(corpus.speakers)
+    }
+    complete = sorted(speaker for speaker in spoken if set(words) <= spoken[speaker])
+    if len(complete) < least:
         raise ValueError(
-            f"corpus = {corpus.name!r}: this page compares voices, and needs {least} speakers or more who "
-            f"say the first ten words; found {', '.join(found) or 'none'} of the speakers "
-            f"{', '.join(sorted(said)[:10])}. A folder of class folders names them in its files: "
+            f"corpus = {corpus.name!r}: this page compares voices, and needs at least {least} speakers who "
+            f"say the first ten words; found {', '.join(complete) or 'none'} among the speakers "
+            f"{', '.join(sorted(spoken)[:10])}. In a folder of class folders, file names give the speaker: "
             "SPEAKER_nohash_TAKE.wav"
         )
-    return found
+    return complete
 
 
 def save_trainings(table: pd.DataFrame) -> None:
-    """Hand over the trainings that a page's numbers come from (`scnn.experiment.table`).
+    """Hand over the trainings behind a page's numbers, as a table from `scnn.experiment.table`.
 
-    `python -m book run` puts them, with the page's name, into `records.csv` beside the executed pages. In a
-    notebook that is run by other means nothing happens.
+    `python -m book run` adds them, with the page's name, to `records.csv` beside the executed pages. In a
+    notebook run by other means, this does nothing.
     """
     if path := os.environ.get(ROWS):
         table.to_csv(path, index=False)
@@ -156,9 +158,9 @@ def _listed(valid: Between | range | Collection) -> str:
 
 
 def _show_notice() -> None:
-    from IPython.display import display  # only notebooks get here, and they bring IPython
+    from IPython.display import display  # only notebooks call this, and they have IPython
 
-    # The class names are the site's own warning box; the style serves where a notebook is opened elsewhere.
+    # The classes give the site's warning box; the inline style is for notebooks opened elsewhere.
     box = (
         '<div class="admonition warning" style="border-left: 4px solid #d95f02; padding: 0.4em 1em">'
         f'<p class="admonition-title">Stand-in corpus</p><p>{NOTICE}</p></div>'
@@ -173,59 +175,59 @@ def parameters(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """The names and default values in the cell tagged `parameters`.
 
     Args:
-        notebook: as nbformat reads it.
+        notebook: as read by nbformat.
 
     Raises:
-        ValueError: there is not exactly one such cell, or it holds anything but `name = literal`.
+        ValueError: there is not exactly one such cell, or it contains anything but `name = literal`.
     """
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1:
-        raise ValueError(f"a notebook has one cell tagged 'parameters', not {len(cells)}")
+        raise ValueError(f"a notebook must have one cell tagged 'parameters', not {len(cells)}")
     return _literals(cells[0]["source"])
 
 
 def _literals(source: str) -> dict[str, Any]:
-    found = {}
+    values = {}
     for statement in ast.parse(source).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 try:
-                    found[name] = ast.literal_eval(value)
+                    values[name] = ast.literal_eval(value)
                 except ValueError:
                     raise ValueError(f"the parameter {name} is not a literal: {ast.unparse(value)}") from None
             case _:
                 raise ValueError(
-                    f"the parameters cell holds more than name = literal: {ast.unparse(statement)}"
+                    f"the parameters cell may contain only name = literal, not: {ast.unparse(statement)}"
                 )
-    return found
+    return values
 
 
 def match_parameters(defaults: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters `wanted` of a notebook, as values of the types of its `defaults`.
+    """The parameters `wanted` for a notebook, converted to the types of its `defaults`.
 
-    A whole number serves where the default has a point, and so does text that says a number, as YAML reads
-    1e-3; a number serves where the default is text.
+    Where the default is a float, an int is converted, and so is text such as "1e-3", which YAML does not read
+    as a number. Where the default is text, a number is converted.
 
     Raises:
-        ValueError: there is no such name, or the value is of another type; the message names the
-            parameter and lists the valid ones with their defaults.
+        ValueError: a name is unknown, or its value has another type; the message names the parameter and
+            lists the valid ones with their defaults.
     """
-    found = {}
+    matched = {}
     valid = ", ".join(f"{name} = {value!r}" for name, value in defaults.items())
     for name, value in wanted.items():
         if name not in defaults:
             raise ValueError(f"no parameter {name}; valid: {valid}")
-        found[name] = fitted = _fit(value, defaults[name])
+        matched[name] = fitted = _fit(value, defaults[name])
         if _type(fitted) != _type(defaults[name]):
             raise ValueError(
-                f"{name} = {value!r} is {_type(value)}, and the notebook's {name} = {defaults[name]!r} is "
+                f"{name} = {value!r} is {_type(value)}, but the notebook's {name} = {defaults[name]!r} is "
                 f"{_type(defaults[name])}{_hint(name, value, defaults[name])}; valid: {valid}"
             )
-    return found
+    return matched
 
 
 def _fit(value: object, default: object) -> object:
-    """`value`, or what it stands for where `default` is of another type."""
+    """`value` converted to the type of `default` if possible, else unchanged."""
     if isinstance(value, list) and isinstance(default, list) and default:
         return [_fit(one, default[0]) for one in value]
     if not isinstance(value, int | float | str) or isinstance(value, bool):
@@ -241,11 +243,11 @@ def _fit(value: object, default: object) -> object:
 
 
 def _hint(name: str, value: object, default: object) -> str:
-    """What may have gone wrong on the way from a command or a file."""
+    """The likely mistake in a command or a YAML file."""
     if isinstance(default, str) and (isinstance(value, bool) or value is None):
-        return f" (yes, no, on, off, true, false and null are no text in YAML: quote them, or use -r {name})"
+        return f" (yes, no, on, off, true, false and null are not text in YAML: quote them, or use -r {name})"
     if isinstance(default, list) and not isinstance(value, list):
-        return f" (a list is written {name}: {json.dumps(default)} in a file for -f)"
+        return f" (a list is written as {name}: {json.dumps(default)} in a file for -f)"
     return ""
 
 
@@ -256,15 +258,15 @@ def _type(value: object) -> str:
 
 
 def _match_injected() -> dict[str, Any]:
-    """The parameters that papermill gave the notebook that is running, as `match_parameters` has them.
+    """The parameters that papermill injected into the running notebook, checked by `match_parameters`.
 
-    Papermill itself warns of a name that the notebook does not have, and goes on without it.
+    Papermill itself only warns about an unknown name, and ignores it.
     """
-    ipython = sys.modules.get("IPython")  # where nobody imported it, no notebook is running
+    ipython = sys.modules.get("IPython")  # if it was never imported, no notebook is running
     shell = ipython.get_ipython() if ipython else None
     if shell is None:
         return {}
-    cells = shell.user_ns.get("In", [])  # the last one is running
+    cells = shell.user_ns.get("In", [])  # the last one is the running cell
     if len(cells) < 3 or not cells[-2].startswith("# Parameters\n"):
         return {}
     names = [target.id for one in ast.parse(cells[-2]).body for target in one.targets]

@@ -1,12 +1,13 @@
-"""A fully connected layer on maps that are the same everywhere outside a box, and hardly change over time.
+"""A fully connected layer for maps that are uniform outside a box and hardly change over time.
 
-Only the weights inside the box meet the maps; those outside are summed, and meet the background once. And
-under a constant input most neurons of the first layer do at every time step what they did at the first. So
-one product serves the first step, and each of the few other neurons adds its weights at the steps at which it
-differs from its first. The gradient of the weights is taken likewise. Where more neurons change, as they do
-behind a second convolution, every step has its product.
+The weights inside the box are multiplied with the maps; those outside are summed first, and multiplied with
+the background once. Under a constant input most neurons of the first layer repeat their first time step. So
+one matrix product computes the first step, and each neuron that changes adds its weights at the steps where
+it differs from the first. The gradient of the weights is computed in the same way. If more neurons change, as
+they do after a second convolution, every step gets its own matrix product.
 
-In what follows K neurons of a recording are inside the box, and J of all recordings' change over time.
+Below, K is the number of neurons of a recording inside the box, and J the number of neurons over all
+recordings that change over time.
 """
 
 from typing import Any, NamedTuple
@@ -16,17 +17,15 @@ import torch
 
 from scnn._jit import njit
 
-Box = tuple[
-    int, int, int, int
-]  # rows and columns of a map: top, bottom, left, right (bottom, right excluded)
+Box = tuple[int, int, int, int]  # part of a map: top, bottom, left, right (bottom and right excluded)
 Size = tuple[int, int]  # height and width of a map
 
-SPARSE = 1 / 12  # the share of neurons that may change: about where adding takes as long as the product
-BLOCK = 64  # neurons whose weights are summed before the sum is added to others
+SPARSE = 1 / 12  # share of changing neurons above which a product per step is about as fast as adding weights
+BLOCK = 64  # neurons whose weights are summed before the sum is added to the total
 
 
 class Changes(NamedTuple):
-    """The J neurons that are not the same at all time steps, and how they differ from the first."""
+    """The J neurons that change over time, and their differences from the first time step."""
 
     neurons: np.ndarray  # [J, 2], int32: recording and place, sorted
     differences: np.ndarray  # [J, T], float32
@@ -43,12 +42,12 @@ def find_changes(values: torch.Tensor) -> Changes | None:
 
 @njit(nogil=True, error_model="numpy")
 def _find(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """`Changes` of `values` [T, N, K], up to `limit` neurons, and whether these are all."""
+    """The `Changes` of `values` [T, N, K], up to `limit` neurons, and whether these are all."""
     steps, count, size = values.shape
     neurons = np.empty((limit, 2), np.int32)
     differences = np.zeros((limit, steps), np.float32)
     changes = np.empty(size, np.bool_)
-    found = 0
+    filled = 0
     for recording in range(count):
         first = values[0, recording]
         changes[:] = False
@@ -58,20 +57,20 @@ def _find(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, bool]
                 changes[i] |= now[i] != first[i]
         for i in range(size):
             if changes[i]:
-                if found == limit:
+                if filled == limit:
                     return neurons, differences, False
-                neurons[found] = recording, i
+                neurons[filled] = recording, i
                 for step in range(1, steps):
-                    differences[found, step] = values[step, recording, i] - first[i]
-                found += 1
-    return neurons[:found], differences[:found], True
+                    differences[filled, step] = values[step, recording, i] - first[i]
+                filled += 1
+    return neurons[:filled], differences[:filled], True
 
 
 @njit(nogil=True, error_model="numpy")
 def _add_weights(
     neurons: np.ndarray, differences: np.ndarray, weight: np.ndarray, current: np.ndarray
 ) -> None:
-    """Add to `current` [T, N, O] what the changes add, with the weights [K, O] of their neurons."""
+    """Add the changes' contribution to `current` [T, N, O], with the neurons' weights [K, O]."""
     steps, _, units = current.shape
     sums = np.zeros((steps, units), np.float32)
     for j in range(len(neurons)):
@@ -83,7 +82,7 @@ def _add_weights(
                 to = sums[step]
                 for i in range(units):
                     to[i] += difference * row[i]
-        # Sums of sums round less than long ones.
+        # Summing in blocks has smaller rounding errors than one long sum.
         if j % BLOCK == BLOCK - 1 or j == len(neurons) - 1 or neurons[j + 1, 0] != recording:
             for step in range(1, steps):
                 for i in range(units):
@@ -95,7 +94,7 @@ def _add_weights(
 def _add_gradients(
     neurons: np.ndarray, differences: np.ndarray, grad: np.ndarray, grad_weight: np.ndarray
 ) -> None:
-    """Add to `grad_weight` [K, O] what the changes add, with the gradient [T, N, O] of the current."""
+    """Add the changes' contribution to `grad_weight` [K, O], with the gradient [T, N, O] of the current."""
     for j in range(len(neurons)):
         recording, place = neurons[j]
         to = grad_weight[place]
@@ -108,7 +107,7 @@ def _add_gradients(
 
 
 class _BoxedLinear(torch.autograd.Function):
-    """`boxed_linear`, with the gradients of its values, background, weight and bias."""
+    """`boxed_linear` with gradients for its values, background, weight and bias."""
 
     @staticmethod
     def forward(
@@ -130,7 +129,7 @@ class _BoxedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """From the gradient [T, N, O] of the current."""
+        """Gradients of the arguments from that of the current, [T, N, O]."""
         inside, background, boxed, outside = ctx.saved_tensors
         per_step = grad.sum(dim=1)
         grad_values = (grad.flatten(0, 1) @ boxed.T).view(ctx.shape) if ctx.needs_input_grad[0] else None
@@ -148,23 +147,23 @@ class _BoxedLinear(torch.autograd.Function):
 def _product(
     inside: torch.Tensor, changes: Changes | None, window: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`window` [O, C, h, w] as a matrix [K, O], and the current [T, N, O] of `inside` [T, N, K] by it."""
+    """`window` [O, C, h, w] as a matrix [K, O], and its product [T, N, O] with `inside` [T, N, K]."""
     if changes is None:
         boxed = window.flatten(1).T
         return boxed, inside @ boxed
-    boxed = window.permute(1, 2, 3, 0).flatten(0, 2)  # the weights of a neuron lie side by side
+    boxed = window.permute(1, 2, 3, 0).flatten(0, 2)  # a neuron's weights are contiguous
     current = (inside[0] @ boxed).repeat(len(inside), 1, 1)
     _add_weights(*changes, boxed.numpy(), current.numpy())
     return boxed, current
 
 
 def _inside(maps: torch.Tensor, box: Box) -> torch.Tensor:
-    """The part of `maps` [O, C, H, W] in `box`: a view [O, C, h, w]."""
+    """The part of `maps` [O, C, H, W] inside `box`: a view [O, C, h, w]."""
     return maps[:, :, box[0] : box[1], box[2] : box[3]]
 
 
 def _outside(maps: torch.Tensor, boxed: torch.Tensor) -> torch.Tensor:
-    """[C, O]: the sum of `maps` [O, C, H, W] over the positions that are not in their part `boxed` [K, O]."""
+    """Sum of `maps` [O, C, H, W] over the positions outside the box, whose part is `boxed` [K, O]: [C, O]."""
     return (maps.flatten(2).sum(dim=2) - boxed.T.unflatten(1, (maps.shape[1], -1)).sum(dim=2)).T
 
 
@@ -176,7 +175,7 @@ def _infer(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    """`boxed_linear` without a gradient: the background is often silent, and then costs nothing."""
+    """`boxed_linear` without gradients; a silent background, as is common, costs nothing."""
     inside, maps = values.flatten(2), weight.view(len(weight), -1, *size)
     silent, changes = not background.any(), find_changes(inside)
     if silent and changes is not None and values.shape[1] == 1:
@@ -202,24 +201,24 @@ def _one_recording(
     bias: np.ndarray,
     current: np.ndarray,
 ) -> None:
-    """The `current` `[T, O]` of one recording, whose maps are silent outside a box at `corner` (top, left).
+    """Compute `current` `[T, O]` for one recording with maps silent outside a box at `corner` (top, left).
 
-    There they are `first` `[C, h, w]`, and then change. The weights `[O, K of the whole maps]` are read where
-    they are, and only if their neuron spikes: copying those of the box takes longer.
+    Inside the box, `first` `[C, h, w]` is the first time step. The weights `[O, C * height * width]` are read
+    in place, and only for neurons that spike: copying those of the box takes longer.
     """
-    places = np.empty(first.size, np.int64)  # of the box in a row of the weights
+    places = np.empty(first.size, np.int64)  # positions of the box within a row of the weights
     active, values = np.empty(first.size, np.int64), np.empty(first.size, np.float32)
-    found = 0
+    filled = 0
     for i, (channel, row, column) in enumerate(np.ndindex(first.shape)):
         places[i] = (channel * size[0] + corner[0] + row) * size[1] + corner[1] + column
         if first[channel, row, column] != 0:
-            active[found], values[found] = places[i], first[channel, row, column]
-            found += 1
+            active[filled], values[filled] = places[i], first[channel, row, column]
+            filled += 1
     changing = places[neurons[:, 1]]
     picked = np.empty((len(changing), len(weight)), np.float32)
     for unit in range(len(weight)):
         row, total = weight[unit], np.float32(0)
-        for i in range(found):
+        for i in range(filled):
             total += values[i] * row[active[i]]
         current[:, unit] = total + bias[unit]
         for j in range(changing.size):
@@ -239,19 +238,18 @@ def boxed_linear(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    """A fully connected layer on maps that are the same everywhere outside a box.
+    """A fully connected layer for maps that are uniform outside a box.
 
     Args:
         values: `[T, N, C, h, w]`, the maps inside the box.
-        background: `[T, C]`, their value at every other position.
+        background: `[T, C]`, the maps' value at every position outside it.
         box: top, bottom, left, right.
         size: height and width of the whole maps.
         weight: `[O, C * height * width]`.
         bias: `[O]`.
 
     Returns:
-        The current `[T, N, O]`, equal to that on the whole maps up to the order of the sums. It
-        differentiates likewise.
+        The current `[T, N, O]`. It and its gradients equal those of the whole maps up to the order of sums.
 
     >>> values, background = torch.ones(1, 1, 1, 2, 2), torch.zeros(1, 1)
     >>> boxed_linear(values, background, (3, 5, 3, 5), (8, 8), torch.ones(1, 64), torch.zeros(1))

@@ -1,4 +1,4 @@
-"""Numbers from a user or a file: whole, finite and within bounds, or an error that names the parameter."""
+"""Checks for numbers from a user or a file: whole, finite, within bounds. Errors name the parameter."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def whole(name: str, value: int, least: int, most: int) -> int:
-    """`value` as an `int`.
+    """Check that `value` is a whole number in `least`..`most`, and return it as an `int`.
 
     Raises:
-        ValueError: naming the parameter, unless it is whole and in `least`..`most`.
+        ValueError: it is not; the message names the parameter.
 
     >>> whole("num_steps", 0, 1, 1000)
     Traceback (most recent call last):
@@ -24,14 +24,14 @@ def whole(name: str, value: int, least: int, most: int) -> int:
 
 
 def number(name: str, value: float) -> float:
-    """`value`; `ValueError` naming the parameter where it is not a number."""
+    """Return `value` if it is a number; else `ValueError`, which names the parameter."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ValueError(f"{name} must be a number, not {value!r}")
     return value
 
 
 def finite(name: str, value: float) -> float:
-    """`value`; `ValueError` naming the parameter where it is not a finite number."""
+    """Return `value` if it is a finite number; else `ValueError`, which names the parameter."""
     if not abs(number(name, value)) < math.inf:
         raise ValueError(f"{name} must be a finite number, not {value!r}")
     return value

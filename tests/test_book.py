@@ -384,7 +384,7 @@ def test_a_page_that_compares_voices_says_what_it_needs():
         return SimpleNamespace(name="mine", speakers=np.array(speakers), labels=np.array([0, 1, 0, 1, 1]))
 
     assert book.speakers_of(corpus(["b", "b", "a", "a", "c"]), range(2), least=2) == ["a", "b"]
-    message = r"corpus = 'mine': .* needs 2 speakers .* found a of the speakers a, c. .*_nohash_TAKE.wav"
+    message = r"corpus = 'mine': .* needs at least 2 speakers .* found a among the speakers a, c. .*_nohash_TAKE.wav"
     with pytest.raises(ValueError, match=message):
         book.speakers_of(corpus(list("aaaac")), range(2), least=2)
 
@@ -405,15 +405,15 @@ def test_the_stand_in_corpus_is_announced_and_no_other(capsys, tmp_path):
         ({"seed": True}, "seed = True is bool"),
         (
             {"corpus": False},
-            "corpus = False is bool, and the notebook's corpus = 'espeak' is str (yes",
+            "corpus = False is bool, but the notebook's corpus = 'espeak' is str (yes",
         ),
         ({"corpus": None}, "corpus = None is NoneType"),
         ({"rate": True}, "rate = True is bool"),
         ({"rate": "fast"}, "rate = 'fast' is str"),
-        ({"rate": 10**400}, "is int, and the notebook's rate = 0.5 is float"),
+        ({"rate": 10**400}, "is int, but the notebook's rate = 0.5 is float"),
         (
             {"seeds": 3},
-            "seeds = 3 is int, and the notebook's seeds = [0, 1] is list of int (a list",
+            "seeds = 3 is int, but the notebook's seeds = [0, 1] is list of int (a list",
         ),
         ({"seeds": [1.5]}, "seeds = [1.5] is list of float"),
     ],

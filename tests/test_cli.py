@@ -155,7 +155,7 @@ def test_enrol_says_what_it_cannot_learn(capsys, tmp_path):
     silent = voice(tmp_path / "silent", "01")
     for clip in silent.iterdir():
         soundfile.write(clip, np.zeros(4000), 8000)
-    assert "silent, it holds no signal" in refused(silent)
+    assert "silent, it contains no signal" in refused(silent)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"nothing")
     assert f"{foreign}: not a safetensors file" in refused(

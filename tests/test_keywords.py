@@ -52,7 +52,7 @@ def test_words_are_asked_for_in_turn_and_kept(heard, tmp_path, capsys):
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     prompts = ["1 of 4   say: three", "2 of 4   say: five", "3 of 4   say: three", "4 of 4   say: five"]
-    assert lines[:4] == prompts and "4 of them new" in lines[4]
+    assert lines[:4] == prompts and "4 new recordings" in lines[4]
     corpus = load_corpus(folder)
     assert corpus.classes == ("five", "three") and set(corpus.speakers.tolist()) == {"me"}
     kept, rate = soundfile.read(folder / "three" / "me_nohash_1.wav", dtype="float32")
@@ -86,7 +86,7 @@ def test_ctrl_c_keeps_what_was_said(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(__main__, "microphone", microphone)
     assert main(["record", "three", "five", "--out", str(tmp_path)]) == 130
-    assert "what was said is kept" in capsys.readouterr().err
+    assert "finished takes are kept" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*.wav")] == ["me_nohash_0.wav"]
 
 
@@ -192,7 +192,7 @@ def test_the_command_says_what_was_held_out(learnt, monkeypatch, tmp_path, capsy
     assert given == {"folder": tmp_path, "epochs": 7, "copies": 6, "seed": 3}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Held out: {learnt.held_out}."
-    assert f"Below a confidence of {learnt.refuse:.2f}" in "\n".join(lines)
+    assert f"If the confidence is below {learnt.refuse:.2f}" in "\n".join(lines)
     assert lines[-1].startswith(f"{tmp_path / 'out' / 'page' / 'index.html'}  ")
 
 

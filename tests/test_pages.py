@@ -102,5 +102,5 @@ def test_a_page_that_needs_speakers_says_so_before_any_work(tmp_path, monkeypatc
     with pytest.raises(PapermillExecutionError) as stopped:
         execute_notebook(source, target, {"corpus": str(words)}, progress_bar=False)
     assert stopped.value.exec_count == 4  # after the imports, the parameters and the injected ones
-    assert "needs 2 speakers or more" in stopped.value.evalue
+    assert "needs at least 2 speakers" in stopped.value.evalue
     assert "SPEAKER_nohash_TAKE.wav" in stopped.value.evalue
