@@ -1,8 +1,8 @@
-"""A corpus: waveforms with their classes, speakers and takes; where it comes from, and how it is split.
+"""Corpora: waveforms with classes, speakers and takes; how to load and split them.
 
 The named corpora are the Free Spoken Digit Dataset (found locally, or downloaded and verified), a packaged
-one made with eSpeak NG, and two larger ones of synthetic voices (`scnn.voices`); any folder with a
-sub-folder of recordings per class is one too.
+one made with eSpeak NG, and two larger ones of synthetic voices (`scnn.voices`). Any folder with a sub-folder
+of recordings per class can be loaded, too.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ CORPORA = ("fsdd", "fsdd-1.0.8", "espeak", *voices.CORPORA)
 FSDD_VERSION = "1.0.10"
 FSDD_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v{FSDD_VERSION}.tar.gz"
 FSDD_MANIFEST = Path(__file__).parent / "fsdd.sha256"
-FSDD_FOLDER = f"fsdd-{FSDD_VERSION}"  # its name in the cache
+FSDD_FOLDER = f"fsdd-{FSDD_VERSION}"  # FSDD's folder in the cache
 ESPEAK_FOLDER = Path(__file__).parent / "espeak"
 
 _SPEAKERS = {
@@ -42,14 +42,14 @@ _SOURCES = {
     "fsdd-1.0.8": "Free Spoken Digit Dataset 1.0.8 (Z. Jackson et al., doi:10.5281/zenodo.1342401, "
     "CC BY-SA 4.0): three speakers, 50 takes of each digit.",
     "espeak": "Synthetic digits from eSpeak NG, twelve voices, ten takes of each digit, packaged as a "
-    "stand-in for smoke runs: what it gives says nothing about speech.",
+    "stand-in for smoke runs: results on it say nothing about speech.",
     "voices": f"Synthetic digits from eSpeak NG, {len(voices.VOICES)} voices, five takes of each digit: a "
-    "training aid, and results on it say nothing about people.",
-    "voices-words": f"Words and syllables that are no digits from eSpeak NG, {len(voices.VOICES)} voices, "
-    "synthetic: an aid for training and testing refusal, and results on it say nothing about people.",
+    "training aid; results on it say nothing about people.",
+    "voices-words": f"Synthetic words and syllables other than digits from eSpeak NG, {len(voices.VOICES)} "
+    "voices: an aid for training and testing refusal; results on it say nothing about people.",
 }
-_TOLD: set[str] = set()  # of the folders that were read
-_RETRY_AFTER = 15 * 60.0  # seconds for which `default_corpus` takes a failed download for an answer
+_WARNED: set[str] = set()  # warnings about folders that were already shown
+_RETRY_AFTER = 15 * 60.0  # seconds before `default_corpus` repeats a failed download
 _INSTEAD = (
     "Check the network and try again; or get the archive by other means, unpack it and set the environment "
     "variable SCNN_FSDD to its folder; or use the packaged corpus 'espeak'."
@@ -61,17 +61,17 @@ class Corpus:
     """Recordings of words, in the order of class, speaker and take.
 
     Attributes:
-        name: "fsdd", "fsdd-1.0.8", "espeak" or the folder's name.
+        name: one of `CORPORA`, or the folder's name.
         waveforms: one float32 `[samples]` in [-1, 1] per clip.
         sample_rate: Hz.
         labels: int64 `[N]`, index into `classes`.
         classes: names of the classes, sorted.
-        speakers: str `[N]`; "unknown" where the file's name does not say.
+        speakers: str `[N]`; "unknown" if the file name does not give one.
         takes: int64 `[N]`, number of the repetition.
-        names: what to call each clip, as "7_jackson_32".
-        lists: official index sets by name, among "test", "validation" and "fold:1", "fold:2" and so on.
-        source: one sentence: what it is, licence, citation.
-        left_out: what a folder holds beside the clips, and list entries without one, each with the reason.
+        names: a name for each clip, such as "7_jackson_32".
+        lists: official index sets by name: "test", "validation", "fold:1", "fold:2" and so on, where given.
+        source: one sentence: what the corpus is, its licence and citation.
+        left_out: other files in a folder, and list entries without a clip, each with the reason.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Index sets of a corpus, int64, sorted: they never overlap, and together they are the whole corpus."""
+    """Index sets of a corpus, int64, sorted; they do not overlap, and together cover the whole corpus."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -106,36 +106,36 @@ def load_corpus(
 
     The names are "fsdd" (1.0.10: six speakers, 3,000 clips), "fsdd-1.0.8" (the paper's: jackson, nicolas and
     theo, 1,500 clips), "espeak" (packaged, synthetic, 1,200 clips), and "voices" and "voices-words"
-    (synthetic training aids, made by `scnn.voices` the first time). Wherever a named corpus comes from, each
-    of its recordings is compared with the SHA-256 manifest in this package.
+    (synthetic training aids, made by `scnn.voices` on first use). Every recording of FSDD and espeak is
+    checked against a SHA-256 manifest in this package.
 
-    A folder holds
+    A folder contains
 
-    - a sub-folder of recordings per class. Speech Commands is such a folder: its `validation_list.txt` and
-      `testing_list.txt` become `lists`, the speaker is what stands before `_nohash_`. Sub-folders whose name
-      begins with `_` or `.` are no classes;
-    - or a sub-folder per speaker with files named `{class}_{speaker}_{take}`, as AudioMNIST; its published
-      folds of speakers become "fold:1" to "fold:5", and the first also "test" and "validation";
-    - or files named `{class}_{speaker}_{take}`, as FSDD's; their takes 0 to 4 become the list "test".
+    - a sub-folder of recordings per class, as in Speech Commands: `validation_list.txt` and
+      `testing_list.txt` become `lists`, and the part of a file name before `_nohash_` is the speaker.
+      Sub-folders whose names begin with `_` or `.` are skipped;
+    - or a sub-folder per speaker with files named `{class}_{speaker}_{take}`, as in AudioMNIST: its published
+      folds of speakers become "fold:1" to "fold:5", and the first is also used as "test" and "validation";
+    - or files named `{class}_{speaker}_{take}`, as in FSDD: takes 0 to 4 become the list "test".
 
-    Its recordings may be of any format that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF...
-    What of a folder is not taken stands in `left_out`, and a warning tells of it once.
+    Recordings can be in any format that libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more.
+    Anything else in a folder is listed in `left_out`, and reported once by a warning.
 
     Args:
         name: one of these names, or the path of a folder.
-        sample_rate: Hz, to which every clip is brought as `read_audio` does.
-        max_seconds: to which longer clips are cropped as `read_audio` does.
-        download: whether FSDD may be downloaded. It is looked for in the folder that the environment variable
-            `SCNN_FSDD` names and in the cache first.
+        sample_rate: Hz; every clip is resampled to it, as in `read_audio`.
+        max_seconds: longer clips are cropped to this length, as in `read_audio`.
+        download: whether FSDD may be downloaded, if it is neither in the folder named by the environment
+            variable `SCNN_FSDD` nor in the cache.
 
     Raises:
-        FileNotFoundError: where there is no such corpus or folder, or recordings of FSDD are missing.
-        ValueError: with what was found, for a folder with fewer than two classes or a class without a
-            recording, and for lists that overlap or cannot be used; naming the files, for what `read_audio`
-            refuses and for recordings that are not the published ones.
-        ConnectionError: as `fetch_fsdd`.
-        ModuleNotFoundError: as `scnn.voices.load`.
-        OSError: as `scnn.voices.load`.
+        FileNotFoundError: there is no such corpus or folder, or recordings of FSDD are missing.
+        ValueError: a folder has fewer than two classes, or a class without a recording; a list overlaps
+            another or cannot be used; `read_audio` refuses recordings, or they differ from the published
+            ones. The message lists what was found, or names the files.
+        ConnectionError: as for `fetch_fsdd`.
+        ModuleNotFoundError: as for `scnn.voices.load`.
+        OSError: as for `scnn.voices.load`.
     """
     found = hashes = None
     if name in voices.CORPORA:
@@ -175,9 +175,9 @@ def load_corpus(
 
 
 def fingerprint(name: str | Path) -> str:
-    """A cheap identity of what `load_corpus` would give, without reading audio.
+    """A cheap identifier of the corpus that `load_corpus` would return, without reading audio.
 
-    A named corpus is known by its manifest; a folder by the names, sizes and times of its files.
+    A named corpus is identified by its manifest, a folder by the names, sizes and times of its files.
     """
     if name in voices.CORPORA:
         return f"{name}-{voices.identity(name)}"
@@ -193,13 +193,13 @@ def fingerprint(name: str | Path) -> str:
 
 
 def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", download: bool = True) -> str:
-    """The name of the preferred corpus where it can be had, else of the fallback, with a warning.
+    """The name of the preferred corpus if it is available, else that of the fallback, with a warning.
 
-    A download that fails is not tried again by this function for 15 minutes, so that a book of many pages
-    asks the network once.
+    This function does not repeat a failed download for 15 minutes, so that a book of many pages tries the
+    network only once.
 
     Raises:
-        FileNotFoundError: for a wrong `SCNN_FSDD`, for whoever sets it wants that copy.
+        FileNotFoundError: `SCNN_FSDD` is set to a wrong folder; it is not ignored, as the user asked for it.
     """
     if preferred not in _SPEAKERS or _find_fsdd(preferred) is not None:
         return preferred
@@ -207,7 +207,7 @@ def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", down
     if download:
         failed = cache_dir() / "fsdd.failed"
         if failed.is_file() and time.time() - failed.stat().st_mtime < _RETRY_AFTER:
-            reason = f"{failed.read_text()} (a moment ago; delete {failed} to have it tried again)"
+            reason = f"{failed.read_text()} (a moment ago; delete {failed} to try again)"
         else:
             try:
                 fetch_fsdd()
@@ -215,12 +215,12 @@ def default_corpus(preferred: str = "fsdd-1.0.8", fallback: str = "espeak", down
             except (ConnectionError, ValueError) as error:
                 reason = str(error)
                 failed.write_text(reason)
-    warnings.warn(f"{preferred} cannot be had, {fallback} takes its place: {reason}", stacklevel=2)
+    warnings.warn(f"{preferred} is not available, using {fallback} instead: {reason}", stacklevel=2)
     return fallback
 
 
 def chosen_from(corpus: Corpus, indices: np.ndarray) -> Corpus:
-    """A corpus of the clips `indices` alone, with all classes and no lists.
+    """A corpus of only the clips `indices`, with all classes and no lists.
 
     >>> corpus = load_corpus("espeak")
     >>> corpus.classes[:3], len(chosen_from(corpus, np.flatnonzero(corpus.labels == 7)))
@@ -249,19 +249,19 @@ def split(
     """Split a corpus into training, validation and test clips.
 
     Args:
-        kind: "random" draws the test clips (the paper's protocol: 80/20), "official" takes the corpus's own
-            list (takes 0 to 4 of FSDD and espeak, the lists of a folder), "fold:K" the K-th of its folds,
-            with the one before it (before the first, the last) for validation, "speaker:NAME" all clips of
-            one speaker, "speaker:NAME,OTHER" those of one for the test and those of another for validation.
-        test: share of the corpus that is drawn for testing; counts for "random" alone.
-        validation: share of the corpus that is drawn for validation from the clips not tested. A corpus with
-            a validation list or fold of its own gives that one to "official" and "fold:K" instead.
+        kind: how the test clips are chosen. "random" draws them (the paper's protocol: 80/20). "official"
+            takes the corpus's own list (takes 0 to 4 of FSDD and espeak, the lists of a folder). "fold:K"
+            takes the K-th fold, and the one before it (for the first, the last) for validation.
+            "speaker:NAME" takes all clips of one speaker, "speaker:NAME,OTHER" those of one speaker for
+            testing and those of another for validation.
+        test: share of the corpus to draw for testing; used only by "random".
+        validation: share of the corpus to draw for validation from the remaining clips. Not used if `kind`
+            already gives validation clips (an official list, a fold or a second speaker).
         seed: the same seed gives the same split.
-        stratified: draw the same share of every class, to a clip.
+        stratified: draw the same share of every class, to within one clip.
 
     Raises:
-        ValueError: for an unknown kind, fold, speaker or share, and where no clip is left to train or test
-            on.
+        ValueError: an unknown kind, fold or speaker, an invalid share, or no clip left to train or test on.
     """
     if not (0 <= test < 1 and 0 <= validation < 1):
         raise ValueError(f"test={test} and validation={validation} must be shares from 0 to below 1")
@@ -289,14 +289,14 @@ def split(
         if named[0] not in speakers:
             named = named[0].split(",")
         if len(named) > 2 or not set(named) <= set(speakers):
-            shown = ", ".join(speakers[:20]) + (", ..." if len(speakers) > 20 else "")
-            raise ValueError(f"kind={kind!r}: no such speaker in {corpus.name}; valid are {shown}")
+            valid = ", ".join(speakers[:20]) + (", ..." if len(speakers) > 20 else "")
+            raise ValueError(f"kind={kind!r}: no such speaker in {corpus.name}; valid: {valid}")
         tested = corpus.speakers == named[0]
         validated = np.isin(corpus.speakers, named[1:]) & ~tested
     else:
         raise ValueError(f"kind={kind!r}: valid are 'random', 'official', 'fold:K' and 'speaker:NAME'")
     if not validated.any():
-        # Drawn again from what is left, so that this part is as stratified as the test part.
+        # A new draw from the remaining clips, so that this part is stratified like the test part.
         rest = np.flatnonzero(~tested)
         drawn = _draw(corpus.labels[rest], np.random.default_rng([seed, 1]), stratified)
         validated[rest[drawn[: round(validation * len(corpus))]]] = True
@@ -304,7 +304,7 @@ def split(
     if not tested.any() or not trained.any():
         raise ValueError(
             f"kind={kind!r}, test={test}, validation={validation}: of the {len(corpus)} clips of "
-            f"{corpus.name} {tested.sum()} would be left to test and {trained.sum()} to train on"
+            f"{corpus.name}, {tested.sum()} would be left for testing and {trained.sum()} for training"
         )
     return Split(*(np.flatnonzero(part) for part in (trained, validated, tested)))
 
@@ -312,20 +312,20 @@ def split(
 def fetch_fsdd() -> Path:
     """Download the Free Spoken Digit Dataset into the cache, and return the folder of its recordings.
 
-    The archive of the tag v1.0.10 is unpacked beside its final place, every recording compared with the
-    manifest, and the folder renamed when it is complete; until then, and after a failure, there is none. Of
-    two processes at once, one waits for the other.
+    The archive of tag v1.0.10 is unpacked into a temporary folder, and every recording is checked against the
+    manifest. The folder gets its final name only when it is complete. If two processes call this at once, one
+    waits for the other.
 
     Raises:
-        ConnectionError: as `scnn.download.fetch`.
-        ValueError: as `scnn.download.fetch`.
+        ConnectionError: as for `scnn.download.fetch`.
+        ValueError: as for `scnn.download.fetch`.
     """
     home = cache_dir()
     target, scratch = home / FSDD_FOLDER, home / "fsdd.partial"
     with FileLock(home / "fsdd.lock"):
         if target.is_dir():
             return target
-        # Only the holder of the lock writes here: what is left was left by a process that was killed.
+        # Only the holder of the lock writes here, so any leftovers are from a killed process.
         shutil.rmtree(scratch, ignore_errors=True)
         recordings = scratch / "recordings"
         recordings.mkdir(parents=True)
@@ -339,7 +339,7 @@ def fetch_fsdd() -> Path:
 
 
 def _manifest(name: str) -> dict[str, str]:
-    """SHA-256 by file name of a named corpus."""
+    """The SHA-256 of each file of a named corpus, by file name."""
     path = ESPEAK_FOLDER / "manifest.sha256" if name == "espeak" else FSDD_MANIFEST
     hashes = {file: digest for digest, file in map(str.split, path.read_text().splitlines())}
     if name == "espeak":
@@ -368,36 +368,36 @@ def _synthetic(name: str, sample_rate: int, max_seconds: float) -> Corpus:
 
 
 def _find_fsdd(name: str) -> Path | None:
-    """The folder of FSDD's recordings, complete for the corpus `name`; None where there is no copy yet."""
+    """The folder of FSDD's recordings, complete for the corpus `name`; None if there is no copy yet."""
     given = os.environ.get("SCNN_FSDD")
     if given:
         folder = Path(given).expanduser()
         folder = folder / "recordings" if (folder / "recordings").is_dir() else folder
-        found = f"SCNN_FSDD={given}"
-        instead = "Set it to the folder that holds recordings/, or to that one itself, or unset it."
+        origin = f"SCNN_FSDD={given}"
+        advice = "Set it to the folder that contains recordings/, or to recordings/ itself, or unset it."
     else:
         folder = cache_dir() / FSDD_FOLDER
         if not folder.is_dir():
             return None
-        found, instead = str(folder), "Delete this folder to have it downloaded again."
+        origin, advice = str(folder), "Delete this folder to download it again."
     files = set(os.listdir(folder)) if folder.is_dir() else set()
     wanted = _manifest(name)
     missing = [file for file in wanted if file not in files]
     if missing:
         raise FileNotFoundError(
-            f"{found}: {len(missing)} of the {len(wanted)} recordings of {name} are not there, the first is "
-            f"{missing[0]}. {instead}"
+            f"{origin}: {len(missing)} of the {len(wanted)} recordings of {name} are missing, the first is "
+            f"{missing[0]}. {advice}"
         )
     return folder
 
 
 def _folder(name: str | Path) -> Path:
-    """The folder that is meant by a name which is no corpus'."""
+    """The folder meant by a name that is not a named corpus."""
     try:
         folder = Path(name).expanduser()
         if str(name) and folder.is_dir():
             return folder
-    except RuntimeError:  # a home of nobody's
+    except RuntimeError:  # ~user of an unknown user
         pass
     raise FileNotFoundError(
         f"{printable(name) or 'an empty name'}: no such corpus or folder; valid are {', '.join(CORPORA)} and "
@@ -406,13 +406,13 @@ def _folder(name: str | Path) -> Path:
 
 
 def _scan(folder: Path) -> Found:
-    """What the folder holds. What may surprise of how it was read, and what is left out, are told once."""
+    """Scan a folder, and warn once about a surprising layout and about what was left out."""
     found = scan(folder)
-    left = f"left out {listed(found.left_out)}" if found.left_out else ""
-    for told in filter(None, (found.note, left)):
-        message = f"{printable(folder)}: {told}"
-        if message not in _TOLD:
-            _TOLD.add(message)
+    left_out = f"left out {listed(found.left_out)}" if found.left_out else ""
+    for remark in filter(None, (found.note, left_out)):
+        message = f"{printable(folder)}: {remark}"
+        if message not in _WARNED:
+            _WARNED.add(message)
             warnings.warn(message, stacklevel=3)
     return found
 
@@ -420,7 +420,7 @@ def _scan(folder: Path) -> Found:
 def _read_all(
     clips: list[Clip], sample_rate: int, max_seconds: float, hashes: dict[str, str] | None
 ) -> tuple[np.ndarray, ...]:
-    """Read all clips; where some cannot be used, one error names them all (the first ten)."""
+    """Read all clips; a single error names those that cannot be used (the first ten)."""
     waveforms, refused = [], []
     for clip in tqdm(clips, unit="clip", delay=2, disable=None):
         try:
@@ -430,17 +430,17 @@ def _read_all(
         except ValueError as error:
             refused.append(str(error))
     if refused:
-        shown = "\n  ".join(refused[:10] + ["..."] * (len(refused) > 10))
-        raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {shown}")
+        first = "\n  ".join(refused[:10] + ["..."] * (len(refused) > 10))
+        raise ValueError(f"{len(refused)} of {len(clips)} recordings cannot be used:\n  {first}")
     return tuple(waveforms)
 
 
 def _draw(labels: np.ndarray, generator: np.random.Generator, stratified: bool) -> np.ndarray:
-    """All indices in random order; stratified: any first part of it holds its share of each class."""
+    """All indices in random order; if stratified, any leading part has its share of every class."""
     order = generator.permutation(len(labels))
     if not stratified:
         return order
-    place = np.empty(len(labels))  # where each clip stands within its class, from 0 to 1
+    place = np.empty(len(labels))  # each clip's position within its class, from 0 to 1
     for label in np.unique(labels):
         members = np.flatnonzero(labels[order] == label)
         place[members] = (np.arange(len(members)) + 0.5) / len(members)

@@ -1,9 +1,8 @@
-"""Learning a new voice: one stranger says the words a few times, and the last layer alone learns from it.
+"""Adapt a network to a new voice: a new speaker says each word a few times, and the last layer learns.
 
-Nothing is propagated back through the network. The last layer hears each recording, and where its answer
-differs from what was said, its weights move by what it has just received: the delta rule. That takes a
-counter of spikes for each input, a table of exponentials, and one multiply-add for each weight, in whole
-numbers if need be.
+Nothing is propagated back through the network. Where the last layer's answer to a recording is wrong, its
+weights move along its input: the delta rule. This needs a spike counter per input, a table of exponentials,
+and one multiply-add per weight, and can be done in integers.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,29 +29,29 @@ _BATCH = 50  # clips
 
 
 def last_inputs(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """What the last layer receives for `images` `[N, C, H, W]`: `[T, N, inputs]`, the spikes before it.
+    """The last layer's inputs for `images` `[N, C, H, W]`: the previous layer's spikes, `[T, N, inputs]`.
 
-    In a ReLU network, and where there is no layer before, it is `[1, N, inputs]` and constant over time.
+    In a ReLU network, or if there is no previous layer, they are constant over time: `[1, N, inputs]`.
 
     >>> from scnn.models import build
     >>> last_inputs(build("C", num_steps=4), torch.zeros(2, 1, 32, 32)).shape
     torch.Size([4, 2, 128])
     """
-    found = []
+    batches = []
     for part in images.split(_BATCH):
         before = [trace.spikes for trace in network.trace(part)[:-1]] or [part[None]]
-        found.append(before[-1].flatten(2))
-    return torch.cat(found, dim=1)
+        batches.append(before[-1].flatten(2))
+    return torch.cat(batches, dim=1)
 
 
 def last_layer(network: Network, inputs: torch.Tensor) -> Output:
-    """The answer of the last layer to `inputs` `[T, N, inputs]`, as `last_inputs` gives them."""
+    """The output of the last layer for `inputs` `[T, N, inputs]`, as from `last_inputs`."""
     last = network.weights[-1]
     current = functional.linear(inputs, weight_of(last), last.bias)
     if not network.spiking:
         return Output(None, current)
     spikes, membrane = kernels.leaky(current, network.output_neuron, network.num_steps)
-    assert membrane is not None  # it was asked for
+    assert membrane is not None  # requested by default
     return Output(spikes, membrane)
 
 
@@ -65,35 +64,35 @@ def enrol(
     passes: int = PASSES,
     margin: float = MARGIN,
 ) -> Network:
-    """A copy of `network` whose last layer has learnt some `images`, one after another.
+    """Copy `network` and train the copy's last layer on some `images`, one after another.
 
-    The rule, for each class c::
+    The learning rule, for each class c::
 
         w_c += r (y_c - a_c) (x - z),    b_c -= r (y_c - a_c) (x - z) z
         a = softmax(u - margin y),    r = rate / mean |x - z|^2
 
-    where `x` is what the last layer receives, its mean over the time steps, and `z` the mean of `x` over the
-    images: what all words have in common moves nothing. `y` is 1 for the class of the image and 0 for the
-    others; `u` is the mean of the output membranes over the time steps (the logits of a ReLU network), as the
-    layer gives it with the weights that it has by then. The order is always the same: in each of the `passes`
-    the first image of every class, then the second. In the end the weights, less their mean over the classes,
-    are scaled to the size that they had, so that outputs spike about as often as before.
+    where `x` is the last layer's input averaged over the time steps, and `z` the mean of `x` over the images,
+    so that what all words have in common moves no weight. `y` is 1 for the image's class and 0 for the
+    others; `u` is the output membrane averaged over the time steps (the logits of a ReLU network), computed
+    with the current weights. Each of the `passes` takes the first image of every class, then the second, and
+    so on. Finally the weights, minus their mean over the classes, are scaled back to their original norm, so
+    that outputs spike about as often as before.
 
-    A class without an image keeps its weights. The copy has the precision of `network`: it answers, while
-    learning as later, with rounded weights where they are quantised. A layer without biases learns none.
+    A class without an image keeps its weights. The copy has the precision of `network`: quantised weights are
+    rounded during learning and afterwards. A layer without biases learns none.
 
     Args:
-        network: it stays as it is.
+        network: the network to copy; it is left unchanged.
         images: `[N, C, H, W]`, the examples.
         labels: `[N]`, their classes.
-        rate: above 0, how far one image moves the weights.
-        passes: how often the examples are gone through.
-        margin: by about how much the class has to be ahead before the weights rest.
+        rate: how far one image moves the weights; above 0.
+        passes: number of passes over the examples.
+        margin: roughly how far the correct class must lead before the weights stop changing.
 
     Raises:
-        ValueError: for images of fewer than two classes, for labels that are none of the network's or not as
-            many as the images, for a `rate` not above 0, a `margin` below 0 or `passes` below 1, and where
-            all images cause the same in the last layer.
+        ValueError: the images have fewer than two classes; there is not one label per image, or one is not a
+            class of the network; `rate`, `margin` or `passes` is out of range; or all images give the last
+            layer the same input.
     """
     for name, value, least in (("rate", rate, 1e-6), ("margin", margin, 0)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1e3:
@@ -101,17 +100,17 @@ def enrol(
     whole("passes", passes, 1, 1000)
     outputs = network.layers[-1].units
     if labels.shape != images.shape[:1] or not all(0 <= label < outputs for label in labels.tolist()):
-        raise ValueError(f"labels must be a class of 0 to {outputs - 1} for each of the {len(images)} images")
+        raise ValueError(f"labels must be a class from 0 to {outputs - 1} for each of {len(images)} images")
     if len(labels.unique()) < 2:
-        raise ValueError("a voice is learnt from two words or more, which are told apart")
+        raise ValueError("labels must have at least two classes: a voice is learnt by telling words apart")
     inputs = last_inputs(network, images)
     means, targets = inputs.mean(dim=0), functional.one_hot(labels, outputs).float()
     common = means.mean(dim=0)
     apart = means - common
     if not apart.any():
         raise ValueError(
-            "all recordings cause the same in the last layer, so there is nothing to learn; was the network "
-            "trained for long enough?"
+            "all recordings give the last layer the same input, so there is nothing to learn; was the "
+            "network trained for long enough?"
         )
     step = rate / apart.square().sum(dim=1).mean()
     heard = targets.amax(dim=0)
@@ -123,7 +122,7 @@ def enrol(
             membrane = last_layer(learnt, inputs[:, [clip]]).membrane.mean(dim=(0, 1))
             answer = torch.softmax(membrane - margin * targets[clip], dim=0)
             error = step * heard * (targets[clip] - answer)
-            last.weight.add_(torch.outer(error, apart[clip]))  # += sets Brevitas' layer up again
+            last.weight.add_(torch.outer(error, apart[clip]))  # += would make Brevitas rebuild the layer
             if last.bias is not None:
                 last.bias.sub_(error * (apart[clip] @ common))
         _resize(last, weight_of(network.weights[-1]), heard > 0, common)
@@ -131,9 +130,9 @@ def enrol(
 
 
 def _resize(last: Synapse, before: torch.Tensor, heard: torch.Tensor, common: torch.Tensor) -> None:
-    """Scale the weights of the classes `heard`, less their mean, to the size that they had `before`.
+    """Scale the weights of the classes `heard`, minus their mean, to the norm that they had `before`.
 
-    Their currents at the input `common` are scaled alike, so a ReLU network's answers among them stay.
+    The currents at the input `common` are scaled with them, so a ReLU network ranks these classes as before.
     """
     weight = last.weight[heard]
     middle = weight.mean(dim=0)
@@ -146,12 +145,12 @@ def _resize(last: Synapse, before: torch.Tensor, heard: torch.Tensor, common: to
 
 
 def _in_turn(labels: torch.Tensor) -> list[int]:
-    """The first image of each class, then the second of each, and so on."""
+    """Indices in learning order: the first image of each class, then the second of each, and so on."""
     return np.lexsort((labels, _repetitions(labels))).tolist()
 
 
 def _repetitions(labels: torch.Tensor) -> torch.Tensor:
-    """Which image of its class each one is, counted from 1."""
+    """The number of each image within its class, counted from 1."""
     return functional.one_hot(labels).cumsum(dim=0)[range(len(labels)), labels]
 
 
@@ -167,14 +166,14 @@ def curve(
     learn: Callable[[Network, torch.Tensor, torch.Tensor], Network] = enrol,
     readout: str = "membrane",
 ) -> pd.DataFrame:
-    """How well `network` hears a stranger, and the voices it knows, after some examples of each word.
+    """Accuracy of `network` on a stranger, and on the voices it knows, after some examples of each word.
 
-    For each of the `counts` the examples are drawn `draws` times from the clips of the stranger, and what
-    `learn` makes of the network answers for the other clips. Zero examples have one row, of the network as it
-    is.
+    For each of the `counts`, the examples are drawn `draws` times from the stranger's clips, and the network
+    returned by `learn` is tested on the remaining clips. For zero examples there is one row, for the network
+    as it is.
 
     Returns:
-        A row for each draw, with `examples` (of a word), `draw`, and the accuracies `stranger` and `known` in
+        A row for each draw, with `examples` (per word), `draw`, and the accuracies `stranger` and `known` in
         0..1.
     """
     images, labels = stranger
@@ -198,10 +197,10 @@ def curve(
 
 
 def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:
-    """For each clip of `corpus`, the number of its word among the `classes` of a network: int64 `[N]`.
+    """For each clip of `corpus`, the index of its word in a network's `classes`: int64 `[N]`.
 
     Raises:
-        ValueError: naming them, for words that the network does not know.
+        ValueError: the corpus has words that the network does not know; the message names them.
     """
     if unknown := [word for word in corpus.classes if word not in classes]:
         raise ValueError(
@@ -213,14 +212,14 @@ def labels_of(corpus: Corpus, classes: Sequence[str]) -> torch.Tensor:
 
 
 def described(about: dict[str, Any], corpus: Corpus) -> dict[str, Any]:
-    """What is kept beside a network that has learnt `corpus`.
+    """The description to save with a network that has learnt `corpus`.
 
-    Each learning adds an entry to `enrolled`: the corpus, and the examples of each word. `accuracy` is left
-    out, for it was measured with other weights.
+    Each enrolment adds an entry to `enrolled`: the corpus, and the number of examples of each word.
+    `accuracy` is dropped, because it was measured with the old weights.
 
     Args:
-        about: what was kept beside the network before.
-        corpus: what it has learnt.
+        about: the description saved with the original network.
+        corpus: the recordings it has learnt.
     """
     examples = {word: int((corpus.labels == label).sum()) for label, word in enumerate(corpus.classes)}
     kept = {name: value for name, value in about.items() if name != "accuracy"}

@@ -1,4 +1,4 @@
-"""One training, described completely (`Experiment`), and `run`, which does it once and remembers it."""
+"""`Experiment`, the complete description of one training, and `run`, which trains it once and stores it."""
 
 import dataclasses
 import functools
@@ -45,14 +45,14 @@ from scnn.training import (
 )
 
 VERSIONS = ("scnn-audio", "torch", "numpy", "numba", "librosa", "brevitas")
-FORMAT = 1  # raise it when the same experiment comes to give other results
-_RECORD = 2  # and this one when a record comes to be written differently
+FORMAT = 1  # increase when the same experiment gives other results
+_RECORD = 2  # increase when the files of a record change
 _FILES = ("experiment.json", "metrics.json", "history.csv", "network.safetensors")  # beside made.json
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the result of one training; the defaults are the paper's Model B.
+    """All settings that determine the result of one training; the defaults are the paper's Model B.
 
     >>> Experiment(corpus="espeak", model="C", seed=1).digest == Experiment(corpus="espeak", model="C").digest
     False
@@ -62,31 +62,33 @@ class Experiment:
     `dropout` as in `scnn.training.Training`. The fields from `spiking` on go beyond the paper.
 
     Attributes:
-        corpus: a name or folder of `scnn.data.load_corpus`.
-        model: a name of `scnn.models.ZOO` or a notation.
-        precision: a name of `scnn.quantization.RECIPES`.
-        pretrained: whether a quantised training starts from the weights of the same experiment in full
-            precision, which is run first, and takes `tune_epochs` at a tenth of the learning rate (0: as many
-            as in full precision, and at the same rate).
-        seed: decides the split, the initial weights, the order of the recordings and what is drawn for them.
-        spiking: makes a spiking network (True) or its ReLU twin (False) of any notation.
-        batch_norm: normalises while training in full precision; the network that is kept has it folded in.
-        voices: a corpus that is trained on besides, never tested on, such as "voices".
-        augmentation: changes the training clips.
-        teacher: the notation of a ReLU network that is trained first, by the same experiment, and whose
-            answers are learnt.
+        corpus: a name or folder for `scnn.data.load_corpus`.
+        model: a name in `scnn.models.ZOO` or a notation.
+        precision: a name in `scnn.quantization.RECIPES`.
+        pretrained: first run the same experiment in full precision, and start the quantised training from its
+            weights, for `tune_epochs` at a tenth of the learning rate (0: for the same number of epochs, at
+            the same rate).
+        seed: seed of the split, the initial weights, the order of the recordings and all random draws.
+        spiking: True for a spiking network, False for its ReLU twin; None as the zoo says, and spiking for
+            a notation.
+        batch_norm: use batch normalisation while training in full precision; it is folded into the network
+            that is stored.
+        voices: an additional corpus to train on, such as "voices"; it is never tested on.
+        augmentation: how the training clips are changed.
+        teacher: notation of a ReLU network that the same experiment trains first; the network then learns its
+            answers, too.
         others: a corpus of other words, for which no class should be likely.
-        from_twin: starts a spiking network from its ReLU twin, trained first by the same experiment, and
-            takes `tune_epochs` at half its learning rate.
-        tune_epochs: of a training that starts from the weights of another.
+        from_twin: first train the ReLU twin by the same experiment, and start the spiking network from it,
+            for `tune_epochs` at half the learning rate.
+        tune_epochs: epochs of a training that starts from another network's weights.
         readout: how the network's answer is read, "spikes" or "membrane".
         refuse: the confidence, 0..1, below which the answer is "not sure".
-        frozen: how many of the first layers keep the weights that they start with.
-        spike_penalty: what a spiking network's operations count beside its errors, see
+        frozen: number of first layers whose weights stay fixed.
+        spike_penalty: weight of a spiking network's operations in the loss, see
             `scnn.training.synaptic_operations`.
 
     Raises:
-        ValueError: naming the parameter and what is valid.
+        ValueError: a parameter is not valid; the message names it and lists what is valid.
     """
 
     corpus: str = "fsdd-1.0.8"
@@ -123,7 +125,7 @@ class Experiment:
     spike_penalty: float = 0.0
 
     def __post_init__(self):
-        # The same experiment has one digest, however its numbers are written: 1 is 1.0, a path its text.
+        # Normalise types (1 becomes 1.0, a path its text), so that equal experiments have equal digests.
         object.__setattr__(self, "corpus", str(self.corpus))
         for each in dataclasses.fields(self):
             if each.type is float:
@@ -137,21 +139,21 @@ class Experiment:
         if self.spiking not in (None, True, False):
             raise ValueError(f"spiking must be True, False or None, not {self.spiking!r}")
         if self.pretrained and self.precision == "fp32":
-            raise ValueError("pretrained must be False for precision 'fp32': it starts from fp32 itself")
+            raise ValueError("pretrained must be False for precision 'fp32', which it would start from")
         if self.batch_norm and self.precision != "fp32" and not self.pretrained:
-            raise ValueError("batch_norm folds into full precision: set pretrained for another precision")
+            raise ValueError("batch_norm works in full precision only: set pretrained for another precision")
         if not isinstance(self.augmentation, Augmentation | None):
             raise ValueError(f"augmentation must be an Augmentation or None, not {self.augmentation!r}")
         if self.from_twin and (self.spiking is False or not self.batch_norm):
-            raise ValueError("from_twin is for a spiking network, with batch_norm")
+            raise ValueError("from_twin needs a spiking network with batch_norm")
         if self.tune_epochs and not (self.pretrained or self.from_twin):
-            raise ValueError("tune_epochs counts with pretrained or from_twin alone")
+            raise ValueError("tune_epochs needs pretrained or from_twin")
         if self.others and self.augmentation is None:
-            raise ValueError("others are trained on with an augmentation alone")
+            raise ValueError("others needs an augmentation")
         if not 0 <= self.refuse < 1:
             raise ValueError(f"refuse must be a confidence of at least 0 and below 1, not {self.refuse!r}")
         if self.spike_penalty and self.spiking is False:
-            raise ValueError("spike_penalty is for a spiking network")
+            raise ValueError("spike_penalty needs a spiking network")
         if self.readout not in READOUTS:
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}, not {self.readout!r}")
         self.training()
@@ -159,7 +161,7 @@ class Experiment:
         if isinstance(self.frozen, bool) or self.frozen not in range(layers):
             raise ValueError(f"frozen must be a whole number in 0..{layers - 1}, not {self.frozen!r}")
         if self.frozen and self.batch_norm:
-            raise ValueError("frozen layers go without batch_norm, which would scale their weights")
+            raise ValueError("frozen cannot be used with batch_norm, which would scale the weights")
         if self.teacher:
             parse(ZOO[self.teacher][0] if self.teacher in ZOO else self.teacher)
 
@@ -167,16 +169,16 @@ class Experiment:
         epochs, rate = self.epochs, self.learning_rate
         if self.tune_epochs:
             epochs, rate = self.tune_epochs, (0.1 if self.pretrained else 0.5) * rate
-        more = self.schedule, self.seed, self.weight_decay, self.dropout, self.spike_penalty
-        return Training(epochs, self.batch_size, rate, *more)
+        rest = self.schedule, self.seed, self.weight_decay, self.dropout, self.spike_penalty
+        return Training(epochs, self.batch_size, rate, *rest)
 
     def build(self, classes: int | None) -> Network:
-        """The untrained network, with an output for each of `classes`, or as it is written for None.
+        """The untrained network with `classes` outputs, or with those of its notation for None.
 
-        A network of the zoo gets as many outputs as there are classes.
+        Only a network of the zoo is adapted to the number of classes.
 
         Raises:
-            ValueError: for a notation that has another number of them.
+            ValueError: a notation has another number of outputs.
         """
         return build(
             self.model,
@@ -194,31 +196,31 @@ class Experiment:
         )
 
     def of_teacher(self) -> "Experiment":
-        """The training of the teacher: a ReLU network in full precision, on the same recordings."""
+        """The teacher's training: a ReLU network in full precision on the same recordings."""
         return replace(self.of_twin(), model=self.teacher, teacher="")
 
     def of_twin(self) -> "Experiment":
-        """The training of the ReLU network of the same notation, in full precision."""
+        """The training of the ReLU twin: the same notation in full precision."""
         return replace(self.of_unrounded(), spiking=False, from_twin=False, tune_epochs=0, spike_penalty=0.0)
 
     def of_unrounded(self) -> "Experiment":
-        """The training that a `pretrained` one starts from: the same in full precision."""
+        """The full-precision training that a `pretrained` one starts from."""
         tune_epochs = self.tune_epochs if self.from_twin else 0
         return replace(self, precision="fp32", pretrained=False, tune_epochs=tune_epochs, refuse=0.0)
 
     @property
     def digest(self) -> str:
-        """Identity of the experiment, the contents of its corpora included."""
+        """Identifier of the experiment, including the contents of its corpora."""
         contents = " ".join(fingerprint(name) for name in (self.corpus, self.voices, self.others) if name)
         return hashlib.sha256(f"{FORMAT} {self.to_json()} {contents}".encode()).hexdigest()[:20]
 
     def to_json(self) -> str:
-        """All fields as JSON; those of `_LATER` only where they are not as there, so that digests stay."""
+        """All fields as JSON; later additions only if they differ from the defaults, to keep old digests."""
         fields = dataclasses.asdict(self)
-        for of, later in ((fields, _LATER), (fields["features"], _LATER_FEATURES)):
-            for name, usual in later.items():
-                if of[name] == usual:
-                    del of[name]
+        for section, later in ((fields, _LATER), (fields["features"], _LATER_FEATURES)):
+            for name, default in later.items():
+                if section[name] == default:
+                    del section[name]
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
@@ -230,7 +232,7 @@ class Experiment:
         return cls(**fields)
 
 
-# Fields that were added when there were records already, and what they are where nobody sets them.
+# Fields added after the first records were stored, with their defaults.
 _LATER = {
     **{"spiking": None, "batch_norm": False, "weight_decay": 0.0, "dropout": 0.0},
     **{"voices": "", "augmentation": None, "teacher": "", "others": "", "from_twin": False},
@@ -281,20 +283,20 @@ PRESETS = {
         teacher="RTeacher",
         from_twin=True,
         readout="membrane",
-        refuse=0.4,  # 95 % of the right answers about speakers held out reach it (page 10)
+        refuse=0.4,  # 95 % of the correct answers to held-out speakers reach it (page 10)
     ),
 }
 
 
 @dataclass(frozen=True)
 class Data:
-    """What an experiment trains and tests on: its corpus, the split, and all images, normalised."""
+    """An experiment's data: the corpus, its split, and all images, normalised."""
 
     corpus: Corpus
     split: Split
     images: Images
     labels: torch.Tensor
-    normalization: tuple[float, float] | None  # mean and deviation of the training clips, if used
+    normalization: tuple[float, float] | None  # mean and standard deviation of the training clips, if used
 
     def part(self, indices) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `[N, 1, H, W]` and labels `[N]` of `indices`."""
@@ -303,14 +305,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one experiment, in a folder of its own.
+    """The stored results of one experiment, in a folder of its own.
 
     Attributes:
         metrics: `accuracy` and `accuracy_membrane` on the test split (0..1), `sparsity_first` (the paper's:
             share of zeros in the first layer's spikes), `sparsity_window` (the same where the layer sees
-            data), `sparsity_all` (all layers), `parameters`, their `packed_bytes`, and of one recording the
-            dense `macs` and the `synops` that its spikes cause.
-        made: where and when: versions, commit, machine, seconds.
+            data), `sparsity_all` (all layers), `parameters`, their `packed_bytes`, and per recording the
+            dense `macs` and the synaptic operations `synops`.
+        made: how the record was made: versions, commit, machine, seconds.
     """
 
     folder: Path
@@ -320,9 +322,9 @@ class Record:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row an epoch: loss and accuracy while training, and after it on held-out clips.
+        """A row per epoch: loss and accuracy during the epoch, and after it on held-out clips.
 
-        These are the validation clips, or the test clips where there are none.
+        These are the validation clips, or the test clips if there are none.
         """
         return pd.read_csv(self.folder / "history.csv")
 
@@ -333,13 +335,13 @@ class Record:
 
 @functools.lru_cache(maxsize=4)
 def _images(corpus: str, contents: str, features: Features) -> tuple[Corpus, Images]:
-    """`contents` is the corpus' fingerprint: files that have changed are read again."""
+    """A corpus and its images; `contents` is its fingerprint, so that changed files are read again."""
     loaded = load_corpus(corpus)
     return loaded, extract(loaded, features)
 
 
 def load_data(experiment: Experiment) -> Data:
-    """The corpus, split and images of `experiment`."""
+    """Load the corpus, split and images of `experiment`."""
     corpus, images = _images(experiment.corpus, fingerprint(experiment.corpus), experiment.features)
     parts = split(
         corpus, experiment.split, test=experiment.test, validation=experiment.validation, seed=experiment.seed
@@ -352,34 +354,34 @@ def load_data(experiment: Experiment) -> Data:
 
 
 def learnt_of(others: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the word, and whether the speaker, of each clip of a corpus of other words is trained on: bool.
+    """Which clips of a corpus of other words have a word, and which have a speaker, to train on: bool `[N]`.
 
-    These are every second word and every third speaker; the rest is there to test with.
+    Every second word and every third speaker is for training, the others are for testing.
     """
     return others.labels % 2 == 0, np.unique(others.speakers, return_inverse=True)[1] % 3 == 0
 
 
 def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels to train on: the training clips and those of `voices`, with copies if augmented.
+    """Images and labels to train on: the training clips and those of `voices` and `others`.
 
-    Clips of `others` have the label -1; words and voices of theirs are left out for a test (`learnt_of`).
+    Clips of `others` have the label -1; some of their words and speakers are kept for testing (`learnt_of`).
 
     Returns:
         Images `[N, 1, H, W]`, or `[N, K, 1, H, W]` with K versions of each under an augmentation, and their
         labels.
 
     Raises:
-        ValueError: where the voices say a word that is no class of the corpus.
+        ValueError: `voices` has words that are not classes of the corpus, or the normalisation is "train".
     """
     if data.normalization is not None:
         valid = ", ".join(each for each in NORMALIZATIONS if each != "train")
-        raise ValueError(f"normalization='train' goes with neither voices nor augmentation; valid: {valid}")
+        raise ValueError(f"normalization='train' cannot be used with voices or augmentation; valid: {valid}")
     sources = []
     if experiment.voices:
         voices = _images(experiment.voices, fingerprint(experiment.voices), experiment.features)[0]
         if missing := sorted(set(voices.classes) - set(data.corpus.classes)):
             raise ValueError(
-                f"voices={experiment.voices!r} says words that are not in {data.corpus.name}: "
+                f"voices={experiment.voices!r} has words that are not in {data.corpus.name}: "
                 f"{', '.join(missing[:10])}"
             )
         sources.append((voices, np.arange(len(voices))))
@@ -389,8 +391,8 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
         words, speakers = learnt_of(others)
         chosen = np.flatnonzero(words & speakers & (others.takes == others.takes.min()))
         sources.append((chosen_from(others, chosen), np.arange(len(chosen))))
-    # Synthetic clips are many: each of a person is shown twice an epoch beside voices, and so often that the
-    # words of people are at least as many as the others.
+    # There are many synthetic clips. So each clip of a person is repeated: twice an epoch with `voices`, and
+    # often enough that there are at least as many as clips of `others`.
     times = max(2 if experiment.voices else 1, -(-len(chosen) // len(data.split.train)))
     sources.insert(0, (data.corpus, np.tile(data.split.train, times)))
     images, labels = [], []
@@ -408,21 +410,23 @@ def training_part(experiment: Experiment, data: Data) -> tuple[torch.Tensor, tor
 def run(
     experiment: Experiment, on_epoch: Callable[[Network, list[dict[str, float]]], None] | None = None
 ) -> Record:
-    """Train `experiment`, or read what an earlier call remembered of it.
+    """Train `experiment`, or read its record if an earlier call stored it.
 
-    Its record is the folder `cache_dir()/runs/<digest>`. A training that was interrupted resumes after its
-    last epoch; of two processes that want the same one, the second waits and reads. A damaged or older record
-    is trained again, with a warning.
+    The record is the folder `cache_dir()/runs/<digest>`. An interrupted training resumes after its last
+    finished epoch. If two processes run the same experiment, the second one waits and reads the record. A
+    damaged or outdated record is trained again, with a warning.
 
     Args:
-        experiment: what to train.
-        on_epoch: is handed to `scnn.training.fit`.
+        experiment: the training to run.
+        on_epoch: passed to `scnn.training.fit`.
 
     Raises:
-        scnn.training.Diverged: where the loss does not stay finite; of such a training nothing is remembered.
+        scnn.training.Diverged: the loss or the weights become infinite or NaN; no record is stored.
     """
     folder = _folder(experiment)
-    with suppress(OSError, ValueError):  # what is there can be read without a lock, from a read-only home too
+    with suppress(
+        OSError, ValueError
+    ):  # an existing record needs no lock, which a read-only home cannot have
         return _read(folder, experiment)
     with locked(folder):
         if os.path.lexists(folder):
@@ -440,13 +444,13 @@ def run(
             warnings.warn(f"{error}: training from the beginning", stacklevel=2)
             _remove(unfinished)
             _train(experiment, unfinished, on_epoch)
-        sweep(unfinished, seconds=0)  # of a process that was killed while writing
+        sweep(unfinished, seconds=0)  # temporary files of a process killed while writing
         unfinished.rename(folder)
         return _read(folder, experiment)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it."""
+    """Remove a file, a link, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -463,35 +467,37 @@ COLUMNS = [
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """The records as a table, a row a training, in their order and each once.
+    """The records as a table, one row per training, in the given order and without duplicates.
 
     Returns:
-        Columns for what was trained (as in `Experiment`; `architecture` in the paper's notation, `features`
-        and `normalization` from its features), what came out (`Record.metrics`), `seconds`, `versions`,
-        `commit`, what goes `beyond` the paper (JSON of the fields that have no column, where they differ from
-        their defaults), and the experiment's `digest`.
+        Columns for the settings (as in `Experiment`; `architecture` in the paper's notation, `features` and
+        `normalization` from its features), the results (`Record.metrics`), `seconds`, `versions`, `commit`,
+        `beyond` (JSON of settings beyond the paper: fields without a column that differ from their defaults),
+        and the experiment's `digest`.
     """
     rows = []
     for record in {each.folder: each for each in records}.values():
-        done = dataclasses.asdict(record.experiment) | record.metrics | record.made
-        done["features"], done["normalization"] = (done["features"][key] for key in ("kind", "normalization"))
-        done["architecture"] = record.network().architecture
-        done["digest"] = record.folder.name
-        done["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
-        done["beyond"] = _beyond(record.experiment)
-        rows.append({name: done.get(name) for name in COLUMNS})
+        row = dataclasses.asdict(record.experiment) | record.metrics | record.made
+        row["features"], row["normalization"] = (row["features"][key] for key in ("kind", "normalization"))
+        row["architecture"] = record.network().architecture
+        row["digest"] = record.folder.name
+        row["versions"] = " ".join(f"{name} {number}" for name, number in record.made["versions"].items())
+        row["beyond"] = _beyond(record.experiment)
+        rows.append({name: row.get(name) for name in COLUMNS})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _beyond(experiment: Experiment) -> str | None:
-    said, usual = (json.loads(each.to_json()) for each in (experiment, Experiment()))
-    features, of_paper = said.pop("features"), usual.pop("features")
-    shown = "kind", "normalization"  # as columns
-    more = {name: value for name, value in features.items() if value != of_paper.get(name)}
-    more = {name: value for name, value in more.items() if name not in shown}
-    fields = {name: value for name, value in said.items() if name not in COLUMNS and value != usual.get(name)}
-    found = fields | ({"features": more} if more else {})
-    return json.dumps(found, sort_keys=True) if found else None
+    settings, defaults = (json.loads(each.to_json()) for each in (experiment, Experiment()))
+    features, default_features = settings.pop("features"), defaults.pop("features")
+    columns = "kind", "normalization"
+    changed = {name: value for name, value in features.items() if value != default_features.get(name)}
+    changed = {name: value for name, value in changed.items() if name not in columns}
+    beyond = {
+        name: value for name, value in settings.items() if name not in COLUMNS and value != defaults.get(name)
+    }
+    beyond |= {"features": changed} if changed else {}
+    return json.dumps(beyond, sort_keys=True) if beyond else None
 
 
 def _folder(experiment: Experiment) -> Path:
@@ -499,23 +505,23 @@ def _folder(experiment: Experiment) -> Path:
 
 
 def state_file(experiment: Experiment) -> Path:
-    """Where `run` keeps the state of a training that is not finished."""
+    """Where `run` stores the state of an unfinished training."""
     return _folder(experiment).with_suffix(".unfinished") / "state.safetensors"
 
 
 def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> list[Record]:
-    """`run` for each of `experiments`, several at once in processes of their own: by default one per core.
+    """`run` each of `experiments`, several at once in separate processes: by default one per core.
 
-    The longest go first, so that no core waits long for the last; those that start from another's weights go
-    after it. The progress and the remaining time are shown on a terminal. What is finished when the call is
-    interrupted is remembered.
+    The longest start first, so that no core waits long for the last one; `pretrained` ones come after all
+    others, as they start from another's weights. On a terminal, the progress and the remaining time are
+    shown. If the call is interrupted, finished trainings stay stored.
     """
     todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
     todo.sort(key=lambda each: (each.pretrained, -_effort(each)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, len(todo))
     if workers > 1:
-        context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang in its threads
+        context = multiprocessing.get_context("spawn")  # PyTorch's threads may hang after a fork
         with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
             try:
                 jobs = {pool.submit(run, each): each for each in todo}
@@ -531,14 +537,14 @@ def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> li
 
 
 def _end_with_parent() -> None:
-    """Let this process end as soon as the one that started it does, however that came about."""
+    """End this process as soon as its parent ends, for whatever reason."""
 
     def watch(sentinel: int) -> None:
         wait([sentinel])
-        os._exit(1)  # what is being written has a temporary name
+        os._exit(1)  # safe: unfinished files have temporary names
 
     parent = multiprocessing.parent_process()
-    assert parent is not None  # it is called in processes that another one started
+    assert parent is not None  # only called in child processes
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
@@ -556,14 +562,14 @@ def _macs(model: str, size: tuple[int, int]) -> int:
 
 
 def _effort(experiment: Experiment) -> int:
-    """How long a training takes, about, beside others. Steps are cheaper together than one alone."""
+    """Rough relative duration of a training. The 10 stands for the cost that does not grow with the steps."""
     macs = _macs(experiment.model, (experiment.features.height, experiment.features.width))
     return experiment.epochs * (experiment.num_steps + 10) * macs
 
 
-@one_thread()  # the other cores may be at other trainings
+@one_thread()  # the other cores may be busy with other trainings
 def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
-    """Train, from where an earlier call left off in `folder`, and write the whole record there."""
+    """Train, resuming from any state in `folder`, and write the complete record there."""
     data = load_data(experiment)
     network = experiment.build(len(data.corpus.classes))
     about = {
@@ -572,7 +578,7 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         "sample_rate": data.corpus.sample_rate,
         "normalization": data.normalization,
     }
-    check_about(about, network)  # rather than after the training
+    check_about(about, network)  # fail now, not after the training
     test = data.part(data.split.test)
     watched = data.part(data.split.validation) if len(data.split.validation) else test
     state = folder / "state.safetensors"
@@ -583,16 +589,15 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
     if experiment.voices or experiment.others or experiment.augmentation:
         train = training_part(experiment, data)
     if experiment.pretrained:
-        kept = run(experiment.of_unrounded()).network().state_dict()
-        network.load_state_dict({name: kept[name] for name in network.state_dict()})
+        weights = run(experiment.of_unrounded()).network().state_dict()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
     elif experiment.from_twin:
-        shown = train[0] if train[0].dim() == 4 else train[0][:, -1]
+        samples = train[0] if train[0].dim() == 4 else train[0][:, -1]
         twin = run(experiment.of_twin()).network()
-        network.load_state_dict(unfold(twin, True, shown[:: len(shown) // 500 + 1]).state_dict())
+        network.load_state_dict(unfold(twin, True, samples[:: len(samples) // 500 + 1]).state_dict())
     for layer in network.weights[: experiment.frozen]:
         layer.requires_grad_(False)
-    changes = experiment.augmentation, teachers
-    history = fit(network, *train, watched, plan, state, name, on_epoch, *changes)
+    history = fit(network, *train, watched, plan, state, name, on_epoch, experiment.augmentation, teachers)
     if len(network.norms):
         network = fold(network)
     window = data.images.window[data.split.test] if network.layers[0].kernel else None
@@ -606,8 +611,8 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
         "macs": metrics.macs(network),
         "synops": float(active["synops"].sum()),
     }
-    right = result["accuracy_membrane" if experiment.readout == "membrane" else "accuracy"]
-    save_network(network, folder / "network.safetensors", about | {"accuracy": right})
+    accuracy = result["accuracy_membrane" if experiment.readout == "membrane" else "accuracy"]
+    save_network(network, folder / "network.safetensors", about | {"accuracy": accuracy})
     with atomic_write(folder / "history.csv") as file:
         pd.DataFrame(history).to_csv(file, index=False)
     write_json(folder / "experiment.json", about["experiment"])
@@ -619,19 +624,21 @@ def _train(experiment: Experiment, folder: Path, on_epoch) -> None:
 
 
 def _read(folder: Path, experiment: Experiment) -> Record:
-    """The record in `folder`; an error if a file of it is missing, altered or of another experiment."""
-    found, measured, made = (read_json(folder / f"{name}.json") for name in ("experiment", "metrics", "made"))
+    """Read the record in `folder`; an error if a file is missing, altered or from another experiment."""
+    settings, results, made = (
+        read_json(folder / f"{name}.json") for name in ("experiment", "metrics", "made")
+    )
     known = isinstance(made, dict) and made.get("format") == _RECORD
-    if not known or found != json.loads(experiment.to_json()):
-        raise ValueError("it is of another experiment or format")
+    if not known or settings != json.loads(experiment.to_json()):
+        raise ValueError("it belongs to another experiment or has another format")
     written = {name: value for name, value in made.items() if name != "checksum"}
     if made.get("checksum") != _checksum(folder, written):
-        raise ValueError("its contents are not those that were written, the checksum differs")
-    return Record(folder, experiment, measured, made)
+        raise ValueError("its contents have changed since they were written: the checksum differs")
+    return Record(folder, experiment, results, made)
 
 
 def _checksum(folder: Path, made: dict[str, Any]) -> str:
-    """SHA-256 over all that the record in `folder` says; `made` is what made.json does, without this."""
+    """SHA-256 of the record in `folder`; `made` is the content of made.json without the checksum."""
     digest = hashlib.sha256(canonical(made).encode())
     for name in _FILES:
         digest.update(f"{name}\0".encode() + hashlib.sha256((folder / name).read_bytes()).digest())
@@ -639,7 +646,7 @@ def _checksum(folder: Path, made: dict[str, Any]) -> str:
 
 
 def _circumstances() -> dict[str, Any]:
-    """Versions, commit and machine."""
+    """Versions, commit and machine of this run."""
     root = Path(__file__).parent.parent
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     inside = (root / ".git").exists() and shutil.which("git")

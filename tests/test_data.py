@@ -241,7 +241,7 @@ def test_incomplete_archive_is_refused(small, serve, recordings):
 def test_truncated_archive_is_refused(small, serve, recordings, share):
     whole = pack(recordings)
     serve(whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=r"refused and nothing of it kept"):
+    with pytest.raises(ValueError, match=r"refused and discarded"):
         fetch_fsdd()
     assert left_over(small) == []
 
@@ -250,7 +250,7 @@ def test_archive_with_a_damaged_byte_is_refused(small, serve, recordings):
     whole = bytearray(pack(recordings))
     whole[len(whole) // 2] ^= 0xFF
     serve(bytes(whole))
-    with pytest.raises(ValueError, match=r"refused and nothing of it kept"):
+    with pytest.raises(ValueError, match=r"refused and discarded"):
         fetch_fsdd()
     assert left_over(small) == []
 
@@ -275,7 +275,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 )
 def test_archive_that_leads_outside_is_refused(small, serve, recordings, evil):
     serve(pack(recordings, extra=(evil,)))
-    with pytest.raises(ValueError, match=r"is a link, or leads out of the archive"):
+    with pytest.raises(ValueError, match=r"is a link or a special file, or lies outside the archive"):
         fetch_fsdd()
     assert left_over(small) == []
     assert not list(small.parent.rglob("escaped"))
@@ -331,8 +331,8 @@ def drip_header(handler: BaseHTTPRequestHandler) -> None:
     [
         (flood, "larger than 1048576 bytes"),
         (flood_chunk_size, "chunk|line"),
-        (drip, "not complete after 2 s"),
-        (drip_header, "not complete after 2 s"),
+        (drip, "incomplete after 2 s"),
+        (drip_header, "incomplete after 2 s"),
     ],
 )
 def test_a_server_that_never_ends_is_left(small, serve, monkeypatch, answer, message):
@@ -427,7 +427,7 @@ def test_killed_download_leaves_nothing_that_counts(small, serve, recordings):
 
 def test_available_falls_back_with_a_warning_and_asks_once(small, serve):
     server = serve(b"no", status=503)
-    with pytest.warns(UserWarning, match=r"fsdd-1.0.8 cannot be had, espeak takes its place: .*503"):
+    with pytest.warns(UserWarning, match=r"fsdd-1.0.8 is not available, using espeak instead: .*503"):
         assert default_corpus() == "espeak"
     with pytest.warns(UserWarning, match=r"a moment ago; delete .*fsdd.failed"):
         assert default_corpus() == "espeak"
@@ -441,7 +441,7 @@ def test_available_falls_back_with_a_warning_and_asks_once(small, serve):
 def test_available_fails_fast_without_a_network(small, monkeypatch):
     monkeypatch.setattr(data, "FSDD_URL", "http://127.0.0.1:9/nothing-listens-here.tar.gz")
     start = time.perf_counter()
-    with pytest.warns(UserWarning, match="espeak takes its place"):
+    with pytest.warns(UserWarning, match="using espeak instead"):
         assert default_corpus() == "espeak"
     assert time.perf_counter() - start < 5
 
@@ -469,7 +469,7 @@ def test_scnn_fsdd_names_the_recordings_or_the_folder_above(small, tmp_path, mon
 def test_wrong_scnn_fsdd_is_an_error_not_a_fallback(small, tmp_path, monkeypatch):
     monkeypatch.setenv("SCNN_FSDD", str(tmp_path / "nowhere"))
     for call in (lambda: load_corpus("fsdd"), default_corpus):
-        with pytest.raises(FileNotFoundError, match=r"SCNN_FSDD=.*nowhere: .*not there.*unset it"):
+        with pytest.raises(FileNotFoundError, match=r"SCNN_FSDD=.*nowhere: .*missing.*unset it"):
             call()
 
 
@@ -479,7 +479,7 @@ def test_scnn_fsdd_with_the_papers_speakers_serves_1_0_8_alone(small, tmp_path, 
     copy(tmp_path / "copy", kept)
     monkeypatch.setenv("SCNN_FSDD", str(tmp_path / "copy"))
     assert len(load_corpus("fsdd-1.0.8")) == 36
-    with pytest.raises(FileNotFoundError, match=r"36 of the 72 recordings of fsdd are not there"):
+    with pytest.raises(FileNotFoundError, match=r"36 of the 72 recordings of fsdd are missing"):
         load_corpus("fsdd")
 
 

@@ -173,9 +173,9 @@ def test_layers_without_biases_and_networks_of_one_layer_learn_too():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": torch.zeros(4, dtype=torch.int64)}, "two words or more"),
-        ({"labels": torch.tensor([0, 1, 2, 10])}, "a class of 0 to 9 for each of the 4"),
-        ({"labels": torch.tensor([0, 1, 2])}, "a class of 0 to 9 for each of the 4"),
+        ({"labels": torch.zeros(4, dtype=torch.int64)}, "at least two classes"),
+        ({"labels": torch.tensor([0, 1, 2, 10])}, "a class from 0 to 9 for each of 4"),
+        ({"labels": torch.tensor([0, 1, 2])}, "a class from 0 to 9 for each of 4"),
         ({"rate": 0.0}, "rate must be"),
         ({"rate": float("nan")}, "rate must be"),
         ({"margin": -1.0}, "margin must be"),

@@ -179,7 +179,7 @@ def test_json_says_everything():
         ({"test": float("nan")}, "test must be a number, not nan"),
         ({"frozen": 3}, r"frozen must be a whole number in 0\.\.2, not 3"),  # one of B's three has to learn
         ({"frozen": True}, "frozen must be a whole number"),
-        ({"frozen": 1, "batch_norm": True}, "frozen layers go without batch_norm"),
+        ({"frozen": 1, "batch_norm": True}, "frozen cannot be used with batch_norm"),
         ({"refuse": 1}, "refuse must be a confidence of at least 0 and below 1, not 1.0"),
     ],
 )
@@ -425,17 +425,17 @@ DAMAGES = {
     "no history": ("history.csv", Path.unlink, "No such file"),
     "bad json": ("metrics.json", lambda path: path.write_text('{"accuracy": 0.'), "Expecting|delimiter"),
     "empty json": ("made.json", lambda path: path.write_text(""), "made.json: not JSON"),
-    "other json": ("made.json", lambda path: path.write_text("[1]"), "of another experiment or format"),
+    "other json": ("made.json", lambda path: path.write_text("[1]"), "another experiment or has another format"),
     "metrics gone": ("metrics.json", lambda path: path.write_text("{}"), "the checksum differs"),
     "metrics of another kind": ("metrics.json", lambda path: path.write_text("[]"), "the checksum differs"),
     "no text": ("history.csv", lambda path: path.write_bytes(b"\xff\xfe\x00"), "the checksum differs"),
     "shorter history": ("history.csv", without_last_line, "the checksum differs"),
-    "another experiment": ("experiment.json", of_another, "of another experiment or format"),
+    "another experiment": ("experiment.json", of_another, "another experiment or has another format"),
     "better metrics": ("metrics.json", better, "the checksum differs"),
     "other circumstances": ("made.json", faster, "the checksum differs"),
     "NaN": ("metrics.json", lambda path: path.write_text('{"accuracy": NaN}'), "NaN is no number of JSON"),
     "deep": ("metrics.json", lambda path: path.write_text("[" * 10**6), "metrics.json: not JSON"),
-    "older format": ("made.json", older, "of another experiment or format"),
+    "older format": ("made.json", older, "another experiment or has another format"),
 }
 
 
