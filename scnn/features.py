@@ -1,8 +1,8 @@
-"""From waveforms to images: trim, MFCC, log-mel or filter-bank energies, zero padding, normalisation, cache.
+"""From waveforms to images: trimming, MFCC, log-mel or band energies, zero padding, normalisation, cache.
 
-A clip's features are a small matrix, bands by frames, centred by zero padding in an image of fixed size. The
-whole corpus is computed in a few batches that hold only windows that exist, in float64, so that the image of
-a clip does not depend on the clips beside it.
+A clip's features are a small matrix, bands by frames, centred by zero padding in an image of fixed size. A
+corpus is computed in a few batches in float64, without frames that are padding, so that the image of a clip
+does not depend on the other clips.
 """
 
 import dataclasses
@@ -31,58 +31,58 @@ NORMALIZATIONS = ("none", "clip", "band", "peak", "train")
 CROPS = ("middle", "loudest")
 MAX_RATE = 384_000  # Hz
 
-_MELS = 128  # librosa's default number of mel bands, of which an MFCC is the cosine transform
+_MELS = 128  # librosa's default number of mel bands; an MFCC is their cosine transform
 _TRIM_FRAME, _TRIM_HOP = 2048, 512  # librosa.effects.trim's defaults, in samples
 _TRIM_OVERLAP = _TRIM_FRAME // _TRIM_HOP
-_FLOOR = 1e-10  # librosa.power_to_db's least power
-_RANGE_DB = 80.0  # and its range below the loudest band of the clip
+_FLOOR = 1e-10  # librosa.power_to_db's smallest power
+_RANGE_DB = 80.0  # librosa.power_to_db's range below the clip's loudest band
 _LOWEST_HZ, _HIGHEST = 100.0, 0.95  # the filter bank's outer edges: Hz, and a share of the Nyquist frequency
 _WINDOWS_AT_ONCE = 256  # keeps a batch of windows and their spectra in the processor's cache
-_SAMPLES_AT_ONCE = 2**20  # bounds the memory that a group of clips takes
+_SAMPLES_AT_ONCE = 2**20  # bounds the memory of a group of clips
 _MOST = {"bands": 256, "hop": 2**16, "frame": 2**16, "height": 1024, "width": 1024, "trim_frame": 2**16}
-_LARGEST = 2**26  # values in all frames of one clip: half a gigabyte, a second or two
-_FORMAT = 2  # raise it when the same waveforms and features come to give other images, or another file
+_LARGEST = 2**26  # values in all frames of one clip: half a gigabyte, a second or two of computing
+_FORMAT = 2  # increase when the same waveforms and features give other images, or another file
 _FILE = "scnn images 1"
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an image shows. The defaults are the paper's MFCC image.
+    """How images are made from waveforms. The defaults give the paper's MFCC image.
 
     Attributes:
         kind: "mfcc" (coefficients of `librosa.feature.mfcc`), "logmel" (mel bands in dB) or "energy" (RMS of
             the bands of a Butterworth filter bank).
-        bands: coefficients, mel bands or filters: the rows of the image that hold data.
+        bands: number of coefficients, mel bands or filters, one per image row.
         hop: samples between frames.
-        frame: samples in a frame. None becomes the paper's: 2048, and 256 for "energy" (pass it again where
-            `dataclasses.replace` changes the kind).
-        trim_db: leading and trailing parts that are more than this many dB below the clip's loudest frame are
-            cut off first; None keeps the whole clip.
-        height: pixels of the image.
-        width: pixels of the image.
+        frame: samples per frame. None becomes the paper's value: 256 for "energy", 2048 otherwise. So pass
+            it again if `dataclasses.replace` changes the kind.
+        trim_db: cut off both ends of the clip where they are more than this many dB below its loudest frame;
+            None keeps the whole clip.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         normalization: "none"; "clip" and "band" give every clip, or every row of every clip, mean 0 and
-            deviation 1 over its frames; "peak" makes every clip's loudest pixel 2 and what is `range_db` or
-            more below it 0, so that silence is zero like the padding; "train" leaves that to `statistics` and
-            `normalize`, over the training clips.
-        preemphasis: what is subtracted of the sample before, `x[n] - preemphasis x[n-1]`, ahead of everything
-            else: 0 leaves the waveform as it is, 0.97 lifts high frequencies as speech recognisers do, so
-            that the trimming keeps a soft "s".
-        trim_frame: samples of the frames whose loudness decides on the trimming, every quarter of which there
-            is one. librosa's 2048 keep a margin of up to a quarter of a second around a word.
-        crop: what a clip with more frames than the image is wide keeps: its "middle" frames, or the
-            successive ones that are "loudest" together.
-        range_db: dB that "peak" shows.
-        equalize: share of how much each band is above or below the clip's mean band, over its frames, that is
-            taken out before the "peak": half of what a microphone or a room colours.
+            standard deviation 1 over its frames; "peak" maps every clip's loudest pixel to 2, and levels
+            `range_db` or more below it to 0, so that silence is zero like the padding; "train" leaves the
+            normalisation to `statistics` and `normalize`, over the training clips.
+        preemphasis: coefficient of a filter `x[n] - preemphasis x[n-1]` applied first: 0 leaves the waveform
+            unchanged; 0.97, usual in speech recognition, raises high frequencies, so that trimming keeps a
+            soft "s".
+        trim_frame: samples per frame for trimming, with a hop of a quarter frame. librosa's 2048 keeps a
+            margin of up to a quarter of a second around a word.
+        crop: which frames to keep of a clip with more frames than the image is wide: the "middle" ones, or
+            the successive ones with the most energy ("loudest").
+        range_db: dynamic range of "peak", in dB.
+        equalize: share of each band's offset from the clip's mean level to remove before "peak", where the
+            offset is averaged over the frames: 0.5 removes half of a microphone's or room's colouration.
 
     Raises:
-        ValueError: naming the parameter and its valid values.
+        ValueError: a parameter is not valid; the message names it and its valid values.
     """
 
     kind: str = "mfcc"
     bands: int = 16
     hop: int = 512
-    frame: int = None  # type: ignore[assignment]  # a number from here on: see __post_init__
+    frame: int = None  # type: ignore[assignment]  # __post_init__ replaces None by a number
     trim_db: float | None = 10.0
     height: int = 32
     width: int = 32
@@ -110,7 +110,7 @@ class Features:
             raise ValueError(f"frame={self.frame}: must be even, so that a frame has a centre")
         if self.trim_frame % 4:
             raise ValueError(
-                f"trim_frame={self.trim_frame}: must be a multiple of 4, as its hop is a quarter"
+                f"trim_frame={self.trim_frame}: must be a multiple of 4, as the hop is a quarter of it"
             )
         for name, least, most in (("preemphasis", 0, 1), ("equalize", 0, 1), ("range_db", 1, 80)):
             value = getattr(self, name)
@@ -122,7 +122,7 @@ class Features:
             raise ValueError(f"normalization='peak' needs levels in dB, kind='logmel', not {self.kind!r}")
         if self.bands > self.height:
             raise ValueError(
-                f"bands={self.bands}: must be at most height={self.height}, the rows of the image"
+                f"bands={self.bands}: must be at most height={self.height}, the number of image rows"
             )
         if self.kind == "mfcc" and self.bands > _MELS:
             raise ValueError(f"bands={self.bands}: must be at most {_MELS} for kind='mfcc'")
@@ -139,7 +139,7 @@ class Images:
 
     Attributes:
         values: float32 `[N, 1, height, width]`, zero outside the window.
-        window: bool `[N, height, width]`, True where data is, False where padding.
+        window: bool `[N, height, width]`, True for data, False for padding.
     """
 
     values: torch.Tensor
@@ -150,31 +150,31 @@ class Images:
 
 
 class Varied(NamedTuple):
-    """Another version of each clip of a corpus: a name for all, and the waveform by the clip's number."""
+    """A changed version of a corpus: its name, and a function from a clip's index to its waveform."""
 
     name: str
     waveform: Callable[[int], np.ndarray]
 
 
 def extract(corpus: Corpus, features: Features, cache: bool = True, varied: Varied | None = None) -> Images:
-    """The images of all clips of a corpus, in its order.
+    """Compute the images of all clips of a corpus, in its order.
 
-    With kind "mfcc" and the other defaults they equal `librosa.feature.mfcc` of `librosa.effects.trim`,
-    centred in the image as `librosa.util.pad_center` does it (the smaller half of the padding above and to
-    the left). Clips with more frames than the image is wide keep the frames in the middle.
+    With the default features they equal `librosa.feature.mfcc` of `librosa.effects.trim`, centred in the
+    image as by `librosa.util.pad_center` (the smaller half of the padding above and to the left). Clips with
+    more frames than the image is wide keep the middle ones.
 
-    The images before normalisation are kept in `cache_dir()/features/`, under a digest of the waveforms and
-    the features; a damaged file there is computed again, with a warning. Of several processes that want the
-    same images, one computes them. Where they cannot be kept (a full disk, a home that is read only), a
-    warning says so.
+    The images before normalisation are cached in `cache_dir()/features/`, under a digest of the waveforms and
+    the features. A damaged file there is computed again, with a warning. If several processes need the same
+    images, only one computes them. If the cache cannot be written (full disk, read-only home), a warning says
+    so.
 
     Args:
-        cache: False neither reads nor writes what is kept.
-        varied: if given, its clips stand in the place of the corpus's.
+        cache: False neither reads nor writes the cache.
+        varied: if given, its clips replace those of the corpus.
 
     Raises:
-        ValueError: naming the clip, for a waveform that is empty, silent, not finite, not one-dimensional or
-            not of floats.
+        ValueError: a waveform is empty, silent, not finite, not one-dimensional or not floating point; the
+            message names the clip.
     """
     images = _cached(corpus, features, varied) if cache else None
     if images is None:
@@ -186,7 +186,8 @@ def image(waveform: np.ndarray, sample_rate: int, features: Features) -> Images:
     """The image of one waveform, `[samples]` in [-1, 1] at `sample_rate` Hz, as `Images` of one clip.
 
     Raises:
-        ValueError: for a waveform that is empty, silent, not finite, not one-dimensional or not of floats.
+        ValueError: the waveform is empty, silent, not finite, not one-dimensional or not floating point, or
+            the sample rate is out of range.
 
     >>> tone = np.sin(2 * np.pi * 440 / 8000 * np.arange(4000))
     >>> image(tone, 8000, Features()).values.shape
@@ -203,8 +204,8 @@ def trim_bounds(
 ) -> np.ndarray:
     """Where the sound of each waveform starts and ends, in samples, int64 `[N, 2]`.
 
-    The same as from `librosa.effects.trim` with frames of `trim_frame` samples, one every quarter of that (by
-    default librosa's, 2048 every 512). A frame counts as sound where ::
+    The result equals that of `librosa.effects.trim` with frames of `trim_frame` samples and a hop of a
+    quarter frame (by default librosa's 2048 and 512). A frame counts as sound if ::
 
         10 log10(p / max p) > -trim_db
 
@@ -213,7 +214,7 @@ def trim_bounds(
     bounds = np.empty((len(waveforms), 2), dtype=np.int64)
     overlap, hop = _TRIM_OVERLAP, trim_frame // _TRIM_OVERLAP
     for index, waveform in enumerate(waveforms):
-        # A frame is a run of whole hops, so that each is squared and summed once; half of the first
+        # A frame consists of whole hops, so that each sample is squared and summed once; half of the first
         # frame lies before the first sample.
         hops = np.add.reduceat(np.square(waveform, dtype=np.float64), np.arange(0, len(waveform), hop))
         frames = np.convolve(hops, np.ones(overlap))[overlap // 2 - 1 :][: 1 + len(waveform) // hop]
@@ -224,20 +225,20 @@ def trim_bounds(
 
 
 def filter_bank(bands: int, sample_rate: int) -> list[np.ndarray]:
-    """Second-order Butterworth band-pass filters side by side, each as second-order sections.
+    """Adjacent Butterworth band-pass filters of order 2, each as second-order sections.
 
-    Their edges are spaced evenly in log frequency from 100 Hz to 95 % of the Nyquist frequency: 16 bands at
-    8 kHz are about a third of an octave each.
+    Their edges are evenly spaced in log frequency from 100 Hz to 95 % of the Nyquist frequency: at 8 kHz,
+    each of 16 bands is about a third of an octave wide.
     """
     edges = np.geomspace(_LOWEST_HZ, _HIGHEST * sample_rate / 2, bands + 1)
     return [butter(2, band, "bandpass", fs=sample_rate, output="sos") for band in pairwise(edges)]
 
 
 def statistics(images: Images, indices: Sequence[int] | np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over the window of the clips `indices`.
+    """Mean and standard deviation over the windows of the clips `indices`.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: `indices` is empty.
     """
     chosen = torch.as_tensor(indices, dtype=torch.int64)
     if not len(chosen):
@@ -250,7 +251,7 @@ def normalize(images: Images, mean: float, deviation: float) -> Images:
     """`(values - mean) / deviation` inside the window; the padding stays 0.
 
     Raises:
-        ValueError: for a deviation that is not above 0.
+        ValueError: the deviation is not a finite number above 0.
     """
     if not 0 < deviation < math.inf:
         raise ValueError(f"deviation={deviation}: must be a finite number above 0")
@@ -258,7 +259,7 @@ def normalize(images: Images, mean: float, deviation: float) -> Images:
 
 
 def _normalized(images: Images, features: Features) -> Images:
-    """The images as their normalisation says, as far as that needs no training set."""
+    """Apply the normalisations that need no training set."""
     if features.normalization == "peak":
         return _below_peak(images, features)
     if features.normalization not in ("clip", "band"):
@@ -269,23 +270,23 @@ def _normalized(images: Images, features: Features) -> Images:
     mean = values.sum(dimensions, keepdim=True) / count
     squares = ((values - mean).square() * window).sum(dimensions, keepdim=True)
     deviation = (squares / count).sqrt()
-    # What does not vary (a single frame) becomes 0, rather than its rounding errors magnified.
+    # Constant values (of a single frame) become 0, instead of magnified rounding errors.
     deviation[deviation <= 1e-6 * mean.abs()] = math.inf
     return _standardized(images, mean, deviation)
 
 
 def _below_peak(images: Images, features: Features) -> Images:
-    """Levels in dB as shares of the range below the loudest, from 0 to 2, where they lie in it."""
+    """Map levels in dB to 0..2: from `range_db` below the loudest pixel to the loudest."""
     values, window = images.values.double(), images.window[:, None]
     if features.equalize:
         frames = window.sum(3, keepdim=True).clamp(min=1)
-        bands = values.sum(3, keepdim=True) / frames  # rows of padding are 0 and stay so
+        bands = values.sum(3, keepdim=True) / frames  # rows of padding stay 0
         rows = window.any(3, keepdim=True)
         mean = bands.sum(2, keepdim=True) / rows.sum(2, keepdim=True)
         values = values - features.equalize * (bands - mean)
     loudest = values.masked_fill(~window, -math.inf).amax((1, 2, 3), keepdim=True)
-    shown = (values - loudest + features.range_db).clamp(min=0) * (2 / features.range_db)
-    return Images(shown.float().masked_fill(~window, 0.0), images.window)
+    scaled = (values - loudest + features.range_db).clamp(min=0) * (2 / features.range_db)
+    return Images(scaled.float().masked_fill(~window, 0.0), images.window)
 
 
 def _standardized(images: Images, mean: float | torch.Tensor, deviation: float | torch.Tensor) -> Images:
@@ -295,10 +296,10 @@ def _standardized(images: Images, mean: float | torch.Tensor, deviation: float |
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for PyTorch inside, and as many as before afterwards.
+    """Run PyTorch on a single thread inside this context.
 
-    On batches as small as here, waiting for a second one costs more than it saves. And the result is the
-    same to the bit on any number of cores.
+    For the small batches here, synchronising a second thread costs more than it saves. A single thread also
+    gives bit-identical results on any number of cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -318,7 +319,7 @@ def _compute(
     values = np.zeros((len(waveforms), 1, features.height, features.width), dtype=np.float32)
     window = np.zeros((len(waveforms), features.height, features.width), dtype=bool)
     top = (features.height - features.bands) // 2
-    # Neighbours of similar length waste little when the filter bank pads them to one length.
+    # Clips of similar length are grouped, so that the filter bank pads them little.
     lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
     groups = np.cumsum(lengths[order]) // _SAMPLES_AT_ONCE
@@ -331,28 +332,28 @@ def _compute(
             clips = [clip[start:end] for clip, (start, end) in zip(clips, bounds, strict=True)]
         for index, clip, matrix in zip(group, clips, _matrices(clips, sample_rate, features), strict=True):
             skipped = _skipped(clip, len(matrix), features)
-            shown = matrix[skipped : skipped + features.width].T
-            left = (features.width - shown.shape[1]) // 2
-            place = slice(top, top + features.bands), slice(left, left + shown.shape[1])
-            values[index, 0][place] = shown
+            cropped = matrix[skipped : skipped + features.width].T
+            left = (features.width - cropped.shape[1]) // 2
+            place = slice(top, top + features.bands), slice(left, left + cropped.shape[1])
+            values[index, 0][place] = cropped
             window[index][place] = True
     return Images(torch.from_numpy(values), torch.from_numpy(window))
 
 
 def _emphasised(clip: np.ndarray, share: float) -> np.ndarray:
-    """x[n] - share x[n-1]; the first sample, which has none before it, stays as it is."""
+    """x[n] - share x[n-1]; the first sample is left unchanged."""
     clip = clip.astype(np.float64)
     return np.append(clip[:1], clip[1:] - share * clip[:-1])
 
 
 def _skipped(clip: np.ndarray, frames: int, features: Features) -> int:
-    """How many of a clip's frames come before those in the image."""
-    left = frames - features.width
-    if left <= 0:
+    """How many of a clip's frames to skip before those in the image."""
+    surplus = frames - features.width
+    if surplus <= 0:
         return 0
     if features.crop == "middle":
-        return left // 2
-    # A frame's energy: that of the hop of samples which begins half a hop before its centre.
+        return surplus // 2
+    # A frame's energy is taken over one hop of samples around its centre.
     centred = np.concatenate([np.zeros(features.hop // 2), clip, np.zeros(features.hop)])
     energy = np.square(centred[: frames * features.hop]).reshape(frames, -1).sum(axis=1)
     sums = np.concatenate([[0.0], np.cumsum(energy)])
@@ -362,8 +363,8 @@ def _skipped(clip: np.ndarray, frames: int, features: Features) -> int:
 def _check(waveform: np.ndarray, name: str, features: Features) -> None:
     if waveform.dtype.kind != "f":
         raise ValueError(
-            f"{name}: a waveform must be of floats in [-1, 1], got {waveform.dtype}; divide whole numbers by "
-            "their full scale, as int16 by 32768"
+            f"{name}: a waveform must be of floats in [-1, 1], got {waveform.dtype}; divide integers by "
+            "their full scale, for example int16 by 32768"
         )
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"{name}: a waveform must be [samples] and not empty, got shape {waveform.shape}")
@@ -375,7 +376,7 @@ def _check(waveform: np.ndarray, name: str, features: Features) -> None:
     if values > _LARGEST:
         raise ValueError(
             f"{name}: {len(waveform)} samples with hop={features.hop} and frame={features.frame} are too "
-            f"many frames ({values} values of at most {_LARGEST}); use a larger hop, or a shorter recording"
+            f"many frames ({values} values, at most {_LARGEST}); use a larger hop or a shorter recording"
         )
 
 
@@ -395,7 +396,7 @@ def _matrices(clips: Sequence[np.ndarray], sample_rate: int, features: Features)
 def _mel_levels(
     clips: Sequence[np.ndarray], lengths: np.ndarray, sample_rate: int, mels: int, features: Features
 ) -> np.ndarray:
-    """Power in Slaney's mel bands in dB, at most 80 dB below the clip's loudest, [all frames, mels]."""
+    """Power in Slaney's mel bands in dB, clamped to 80 dB below the clip's loudest, [all frames, mels]."""
     hann = torch.hann_window(features.frame, dtype=torch.float64)
     bank = _mel_bank(features.frame, mels, sample_rate)
     powers = []
@@ -410,7 +411,7 @@ def _mel_levels(
 
 @functools.cache
 def _mel_bank(frame: int, mels: int, sample_rate: int) -> torch.Tensor:
-    """Weight of each bin of the spectrum in each of Slaney's mel bands, float64 [frame / 2 + 1, mels]."""
+    """Weight of each spectrum bin in each of Slaney's mel bands, float64 [frame / 2 + 1, mels]."""
     bank = torchaudio.functional.melscale_fbanks(
         frame // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate, norm="slaney", mel_scale="slaney"
     )
@@ -424,7 +425,7 @@ def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Feat
         row[: len(clip)] = clip
     bands = []
     for sections in filter_bank(features.bands, sample_rate):
-        # Cut at the clip's end again: what a filter rings on beyond it is not the clip's.
+        # Cut off at the clip's end: the filter's ringing after it does not belong to the clip.
         filtered = [row[: len(clip)] for row, clip in zip(sosfilt(sections, padded), clips, strict=True)]
         windows = _windows(filtered, features.frame, features.hop)
         bands.append(torch.cat([w.square().mean(dim=1).sqrt() for w in windows]))
@@ -434,7 +435,7 @@ def _band_energies(clips: Sequence[np.ndarray], sample_rate: int, features: Feat
 def _windows(clips: Sequence[np.ndarray], frame: int, hop: int) -> Iterator[torch.Tensor]:
     """All frames of all clips in order, a few hundred at a time, float64 `[frames, frame]`.
 
-    A clip of n samples has `1 + n // hop` frames, centred on every hop-th sample, zeros beyond its ends.
+    A clip of n samples has `1 + n // hop` frames, centred on every hop-th sample, with zeros beyond its ends.
     """
     lengths = np.array([len(clip) for clip in clips])
     firsts = np.cumsum(lengths + frame) - lengths - frame
@@ -442,13 +443,13 @@ def _windows(clips: Sequence[np.ndarray], frame: int, hop: int) -> Iterator[torc
     for clip, first in zip(clips, firsts, strict=True):
         flat[first + frame // 2 :][: len(clip)] = clip
     steps = [first + np.arange(0, length + 1, hop) for first, length in zip(firsts, lengths, strict=True)]
-    every = torch.from_numpy(flat).unfold(0, frame, 1)
-    for some in torch.from_numpy(np.concatenate(steps)).split(_WINDOWS_AT_ONCE):
-        yield every[some]
+    frames = torch.from_numpy(flat).unfold(0, frame, 1)
+    for starts in torch.from_numpy(np.concatenate(steps)).split(_WINDOWS_AT_ONCE):
+        yield frames[starts]
 
 
 def _split(rows: np.ndarray, lengths: np.ndarray, hop: int) -> list[np.ndarray]:
-    """Rows of all frames of all clips, as one view per clip."""
+    """Split the rows of all frames of all clips into one view per clip."""
     return np.split(rows, np.cumsum(1 + lengths // hop)[:-1])
 
 
@@ -466,13 +467,16 @@ def _digest(corpus: Corpus, features: Features, varied: Varied | None) -> str:
 
 
 def _images(corpus: Corpus, features: Features, varied: Varied | None) -> Images:
-    """The images of all clips, or of other versions of them, not normalised."""
+    """The images of all clips, or of their varied versions, not normalised."""
     waveforms = corpus.waveforms if varied is None else [varied.waveform(i) for i in range(len(corpus))]
     return _compute(waveforms, corpus.sample_rate, features, corpus.names)
 
 
 def _cached(corpus: Corpus, features: Features, varied: Varied | None) -> Images | None:
-    """The images out of the cache, computed if need be; None, with a warning, where it cannot be written."""
+    """The images from the cache, computed and stored if missing; None if the cache cannot be locked.
+
+    If the cache cannot be written, a warning says so.
+    """
     path = cache_dir() / "features" / f"{_digest(corpus, features, varied)}.safetensors"
     try:
         return _load(path, len(corpus), features)
@@ -483,14 +487,14 @@ def _cached(corpus: Corpus, features: Features, varied: Varied | None) -> Images
     images = None
     try:
         with locked(path):
-            with suppress(OSError, ValueError):  # another process may have been faster
+            with suppress(OSError, ValueError):  # another process may have written it meanwhile
                 return _load(path, len(corpus), features)
             images = _images(corpus, features, varied)
             save_tensors(path, _FILE, {}, {"values": images.values, "window": images.window})
-            sweep(path.parent, path.name, seconds=0)  # of writers that were killed: they had the lock
+            sweep(path.parent, path.name, seconds=0)  # we hold the lock, so these are from killed writers
             sweep(path.parent)
     except OSError as error:
-        warnings.warn(f"{error}. These features are not kept, and computed again each time", stacklevel=3)
+        warnings.warn(f"{error}. These features are not cached, but computed each time", stacklevel=3)
     return images
 
 
@@ -499,5 +503,5 @@ def _load(path: Path, count: int, features: Features) -> Images:
     shapes = {"values": (count, 1, *size), "window": (count, *size)}
     _, tensors = load_tensors(path, _FILE, largest=8 * count * size[0] * size[1] + 2**20)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
-        raise ValueError("its images are of another shape")
+        raise ValueError("its images have another shape")
     return Images(tensors["values"], tensors["window"])

@@ -1,8 +1,8 @@
-"""The fused kernel: the leaky layer in one pass over all time steps.
+"""The fused kernel: a leaky layer computed in one pass over all time steps.
 
-`leaky` equals `scnn.neurons.leaky` to the bit in spikes and membranes. Three things make it fast: a
+`leaky` gives bit-identical spikes and membranes to `scnn.neurons.leaky`. Three things make it fast: a
 neuron's whole sequence is computed while it is in the cache; a constant current is never repeated over the
-time steps; and the backward pass computes the membranes again (three operations a step) instead of reading
+time steps; and the backward pass recomputes the membranes (three operations per step) instead of reading
 stored ones. numba compiles it for the CPU.
 """
 
@@ -16,7 +16,7 @@ from scnn import neurons
 from scnn._jit import njit
 from scnn.neurons import Neuron, check_current
 
-BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the second-level cache
+BLOCK = 512  # neurons computed together: their membranes over 100 steps still fit the L2 cache
 
 
 @njit(nogil=True, inline="always")
@@ -34,16 +34,16 @@ def _step(
 
 @njit(nogil=True, inline="always")
 def _nearest(value: np.float32, levels: np.ndarray, per_unit: np.float32) -> np.float32:
-    """The nearest of the evenly spaced `levels`, the lower one of two; `per_unit` of them make a unit."""
+    """The nearest of the evenly spaced `levels` (`per_unit` per unit); on a tie, the lower one."""
     at = int(min(max((value - levels[0]) * per_unit, np.float32(0)), np.float32(levels.size - 1)))
-    at = min(max(at, 0), levels.size - 2)  # again, as integers: a value that is no number gives any
+    at = min(max(at, 0), levels.size - 2)  # clamp again as integers: NaN may convert to any integer
     lower, upper = levels[at], levels[at + 1]
     return upper if upper - value < value - lower else lower
 
 
 @njit(nogil=True, inline="always")
 def _per_unit(levels: np.ndarray) -> np.float32:
-    """How many of the evenly spaced `levels` make a unit; 0 where there are none."""
+    """Number of evenly spaced `levels` per unit; 0 if there are none."""
     return np.float32((levels.size - 1) / (levels[-1] - levels[0])) if levels.size else np.float32(0)
 
 
@@ -57,7 +57,7 @@ def _forward(
     spikes: np.ndarray,
     membrane: np.ndarray,
 ) -> None:
-    """`current` `[T or 1, N]` -> `spikes` `[T, N]`, and `membrane` `[T, N]` unless it is handed in empty.
+    """Compute `spikes` `[T, N]` and, unless it is empty, `membrane` `[T, N]` from `current` `[T or 1, N]`.
 
     The membrane is quantised to `levels`, unless they are empty.
     """
@@ -96,9 +96,9 @@ def _backward(
     grad_membrane: np.ndarray,
     grad_current: np.ndarray,
 ) -> None:
-    """Gradients `[T, N]` of spikes and membranes (or empty) -> `grad_current`, shaped as `current`.
+    """Compute `grad_current`, shaped like `current`, from the gradients `[T, N]` of spikes and membranes.
 
-    With `masked` there is no gradient where a membrane was clipped to the outermost of `levels`.
+    `grad_membrane` may be empty. With `masked`, the gradient is 0 where a membrane was clipped to `levels`.
     """
     steps, size = grad_spikes.shape
     constant, with_membrane = current.shape[0] == 1, grad_membrane.shape[0] > 0
@@ -141,9 +141,9 @@ def _backward(
                 grad_current[step, low:high] = grad
 
 
-@cache  # of a frozen dataclass; without it one recording takes Model B 7 % longer
+@cache  # saves Model B 7 % of the time for one recording; `neuron` is frozen, so this is safe
 def _constants(neuron: Neuron) -> tuple[np.float32, np.float32, int, np.ndarray]:
-    """What the compiled functions are told of `neuron`: leak, threshold, reset and levels (or none)."""
+    """The arguments of the compiled functions from `neuron`: leak, threshold, reset and levels (or none)."""
     levels = neuron.levels().numpy() if neuron.membrane_bits else np.empty(0, np.float32)
     return np.float32(neuron.beta), np.float32(neuron.threshold), neurons.RESETS.index(neuron.reset), levels
 
@@ -151,7 +151,7 @@ def _constants(neuron: Neuron) -> tuple[np.float32, np.float32, int, np.ndarray]
 def _fire(
     current: torch.Tensor, neuron: Neuron, steps: int, with_membrane: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Spikes, and membranes or None, `[T, ...]` of a float32 `current` `[T or 1, ...]` on the CPU."""
+    """Spikes and membranes (or None), `[T, ...]`, for a float32 `current` `[T or 1, ...]` on the CPU."""
     spikes = torch.empty(steps, *current.shape[1:])
     membrane = torch.empty_like(spikes) if with_membrane else None
     flat = current.detach().numpy().reshape(len(current), -1)
@@ -161,7 +161,7 @@ def _fire(
 
 
 class _Leaky(torch.autograd.Function):
-    """`leaky` with its gradient, for a float32 current on the CPU."""
+    """`leaky` with gradients, for a float32 current on the CPU."""
 
     @staticmethod
     def forward(
@@ -177,7 +177,7 @@ class _Leaky(torch.autograd.Function):
     def backward(
         ctx: Any, grad_spikes: torch.Tensor | None, grad_membrane: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, None, None, None]:
-        """From the gradients `[T, N, ...]` of spikes and membranes, of which one may be missing."""
+        """The current's gradient from those of spikes and membranes, `[T, N, ...]`; either may be None."""
         (current,) = ctx.saved_tensors
         if grad_spikes is None:
             if grad_membrane is None:
@@ -185,15 +185,14 @@ class _Leaky(torch.autograd.Function):
             grad_spikes = torch.zeros_like(grad_membrane)
         steps = len(grad_spikes)
         flat = current.numpy().reshape(len(current), -1)
-        of_spikes = grad_spikes.contiguous().numpy().reshape(steps, -1)
-        of_membrane = (
+        flat_spikes = grad_spikes.contiguous().numpy().reshape(steps, -1)
+        flat_membrane = (
             flat[:0] if grad_membrane is None else grad_membrane.contiguous().numpy().reshape(steps, -1)
         )
         grad = torch.empty_like(current)
-        gradient = np.float32(ctx.neuron.slope), ctx.neuron.clip_gradient == "masked"
-        _backward(
-            flat, *_constants(ctx.neuron), *gradient, of_spikes, of_membrane, grad.numpy().reshape(flat.shape)
-        )
+        surrogate = np.float32(ctx.neuron.slope), ctx.neuron.clip_gradient == "masked"
+        flat_grad = grad.numpy().reshape(flat.shape)
+        _backward(flat, *_constants(ctx.neuron), *surrogate, flat_spikes, flat_membrane, flat_grad)
         return grad, None, None, None
 
 
@@ -202,16 +201,16 @@ def leaky(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """`scnn.neurons.leaky`, fused.
 
-    What numba does not serve here (a GPU, another type than float32) is computed by the plain PyTorch loop.
+    Currents on a GPU or of a type other than float32 are computed by the plain PyTorch loop.
 
     Args:
-        current: `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant one.
-        neuron: leak, threshold and reset.
-        num_steps: T of a constant current.
-        membrane: False returns None in place of the membranes.
+        current: `[T, N, ...]`, or `[1, N, ...]` with `num_steps` for a constant current.
+        neuron: leak, threshold, reset, surrogate gradient and quantisation.
+        num_steps: T, for a constant current.
+        membrane: False returns None instead of the membranes.
 
     Returns:
-        Spikes and membranes, `[T, N, ...]` of the current's type.
+        Spikes and membranes, `[T, N, ...]`, of the current's dtype.
 
     >>> current = torch.full((1, 2), 0.75)
     >>> fused, plain = leaky(current, num_steps=4), neurons.leaky(current, num_steps=4)

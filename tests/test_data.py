@@ -521,7 +521,7 @@ def test_speech_commands_layout(tmp_path):
 def test_clip_in_both_lists_is_an_error(tmp_path):
     folder = commands(tmp_path / "speech")
     (folder / "testing_list.txt").write_text("yes/0a7c2a8d_nohash_0.wav\n")
-    with pytest.raises(ValueError, match=r"in both .* are 1: yes/0a7c2a8d_nohash_0"):
+    with pytest.raises(ValueError, match=r"both .* contain 1: yes/0a7c2a8d_nohash_0"):
         load_corpus(folder)
 
 
@@ -564,7 +564,7 @@ def test_list_entries_may_hold_spaces(tmp_path):
         (b"left/a.wav\nleft/b.wav\n", r"2 of its 2 entries name no recording here, the first is left/a.wav"),
         (b"", r"0 of its 0 entries"),
         ("yes/0a7c2a8d_nohash_0.wav".encode("utf-16"), "not UTF-8"),
-        ("yes/0a7c2a8d_nohash_0.wav".encode("utf-16-le"), "not UTF-8, as UTF-16 has it"),
+        ("yes/0a7c2a8d_nohash_0.wav".encode("utf-16-le"), "not UTF-8 but probably UTF-16"),
         ("yes/caf\xe9.wav".encode("latin-1"), "not UTF-8"),
     ],
 )
@@ -590,8 +590,8 @@ def test_what_is_left_out_is_counted_named_and_told_once(tmp_path):
     assert corpus.left_out == (
         "README.md (not a recording by its ending)",
         "_background_noise_/ (its name begins with _)",
-        "yes/gone.wav (no file, or a link to none)",
-        "yes/more/ (a folder in a folder of recordings)",
+        "yes/gone.wav (not a file, or a broken link)",
+        "yes/more/ (a folder inside a folder of recordings)",
         "yes/phone.m4a (not a recording by its ending)",
         "testing_list.txt (1 of its 2 entries name no recording here, the first is "
         "left/b4aa9fef_nohash_0.wav)",
@@ -621,7 +621,7 @@ def speakers(folder: Path, names: Iterable[str], labels: str, takes: int = 1) ->
 
 
 def test_folder_of_speakers(tmp_path):
-    with pytest.warns(UserWarning, match="sub-folders are taken for speakers; classes are 3: x; y; z"):
+    with pytest.warns(UserWarning, match="sub-folders are read as speakers; the classes are 3: x; y; z"):
         corpus = load_corpus(speakers(tmp_path, ("ann", "bob", "01"), "xyz", takes=2))
     assert corpus.classes == ("x", "y", "z") and set(corpus.speakers) == {"ann", "bob", "01"}
     assert len(corpus) == 18 and corpus.lists == {} and "per speaker" in corpus.source

@@ -425,17 +425,17 @@ DAMAGES = {
     "no history": ("history.csv", Path.unlink, "No such file"),
     "bad json": ("metrics.json", lambda path: path.write_text('{"accuracy": 0.'), "Expecting|delimiter"),
     "empty json": ("made.json", lambda path: path.write_text(""), "made.json: not JSON"),
-    "other json": ("made.json", lambda path: path.write_text("[1]"), "another experiment or has another format"),
+    "other json": ("made.json", lambda path: path.write_text("[1]"), "another experiment or has another"),
     "metrics gone": ("metrics.json", lambda path: path.write_text("{}"), "the checksum differs"),
     "metrics of another kind": ("metrics.json", lambda path: path.write_text("[]"), "the checksum differs"),
     "no text": ("history.csv", lambda path: path.write_bytes(b"\xff\xfe\x00"), "the checksum differs"),
     "shorter history": ("history.csv", without_last_line, "the checksum differs"),
-    "another experiment": ("experiment.json", of_another, "another experiment or has another format"),
+    "another experiment": ("experiment.json", of_another, "another experiment or has another"),
     "better metrics": ("metrics.json", better, "the checksum differs"),
     "other circumstances": ("made.json", faster, "the checksum differs"),
-    "NaN": ("metrics.json", lambda path: path.write_text('{"accuracy": NaN}'), "NaN is no number of JSON"),
+    "NaN": ("metrics.json", lambda path: path.write_text('{"accuracy": NaN}'), "NaN is not a JSON number"),
     "deep": ("metrics.json", lambda path: path.write_text("[" * 10**6), "metrics.json: not JSON"),
-    "older format": ("made.json", older, "another experiment or has another format"),
+    "older format": ("made.json", older, "another experiment or has another"),
 }
 
 

@@ -296,7 +296,7 @@ def test_cache_that_cannot_be_written_is_told_of_and_done_without(chirps, own_ca
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("scnn.files.os.fsync", full)
-    with pytest.warns(UserWarning, match=r"could not be .*No space left.*These features are not kept"):
+    with pytest.warns(UserWarning, match=r"could not be .*No space left.*These features are not cached"):
         images = extract(chirps, Features())
     assert torch.equal(images.values, expected.values)
     assert not list(own_cache.glob("*.safetensors")) and not list(own_cache.glob(".*"))

@@ -499,8 +499,8 @@ DAMAGES = {  # name: (what happens to the file, the reason given)
     "no header": (lambda path: save_file({"a": torch.zeros(2)}, path), "its header says format None"),
     "other format": (of_another_format, "its header says format 'scnn network 99'; this reads 'scnn"),
     "older format": (of_an_older_format, "its header says format 'scnn network 1'; this reads 'scnn"),
-    "a bit": (flip_a_bit, "its contents are not those that were written, the checksum differs"),
-    "description": (say_otherwise, "its contents are not those that were written, the checksum differs"),
+    "a bit": (flip_a_bit, "its contents have changed since they were written: the checksum"),
+    "description": (say_otherwise, "its contents have changed since they were written: the checksum"),
     "whole numbers": (
         take_the_bits_for_whole_numbers,
         "not a safetensors file.* dtype U32",
