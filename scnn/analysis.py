@@ -59,8 +59,8 @@ def timeline(network: Network, images: torch.Tensor, window: torch.Tensor) -> pd
     """Sparsity of each layer at each time step, over all recordings, indexed by `layer` and `step` (from 1).
 
     Returns:
-        Columns: `sparsity` of all neurons, `inside` of those that see data, and `outside` of those that see
-        only padding (NaN if there are none).
+        The columns `sparsity` (of all neurons), `inside` (of those that see data) and `outside` (of those
+        that see only padding; NaN if there are none).
     """
     sums: list[list[torch.Tensor]] = [[] for _ in network.layers]
     for traces, seen in _batches(network, images, window):
@@ -188,8 +188,8 @@ def answers_over_time(network: Network, images: torch.Tensor, labels: torch.Tens
         labels: int64 `[N]`, the correct classes.
 
     Returns:
-        Three columns, all shares of recordings: `accuracy` if the network answered at this step; `settled`,
-        where the leading class no longer changes; and `tied`, where several classes lead.
+        Three columns, all shares of recordings. `accuracy` is that of an answer at this step; `settled`,
+        where the leading class no longer changes; `tied`, where several classes lead.
 
     Raises:
         ValueError: for a ReLU network, which has no time steps.

@@ -191,7 +191,8 @@ def _parse_name(path: Path) -> Clip:
     parts = _CLIP.fullmatch(path.stem)
     if parts is None:
         raise ValueError(
-            f"{printable(path)}: a recording must be named {{class}}_{{speaker}}_{{take}}, or be in a class folder"
+            f"{printable(path)}: a recording must be in a class folder, or be named "
+            "{class}_{speaker}_{take}"
         )
     label, speaker, stem = map(printable, (parts[1], parts[2], path.stem))
     return Clip(label, speaker, int(parts[3]), stem, path)
