@@ -1,8 +1,8 @@
-"""Your own words: said to the terminal, learnt by a robust network, tested, written for a device and a page.
+"""Your own keywords: record them, train and test a robust network, and export it for a device and a web page.
 
-`record` asks for words and keeps them as a folder of recordings; `learn` trains on such a folder, of ten
-recordings a word or more; `write` gives what has been learnt as a network file, as C, as WebAssembly, and as
-a page that answers in a browser.
+`record` asks for words and stores them as a folder of recordings; `learn` trains on such a folder (five
+recordings per word or more; ten are good); `write` exports the network as a file, as C, as WebAssembly, and
+as a page that recognises words in a browser.
 """
 
 import re
@@ -26,11 +26,11 @@ from scnn.models import Network
 from scnn.text import listed
 from scnn.training import answers, load_network, save_network
 
-MODEL = "8C3s2p1-16C3s2p1-24C3s2p1-32C3s2p1"  # and an output for each word
-RATE = 16_000  # Hz, of recordings that are made here
-REFUSED = 0.9  # share of foreign words, and of noises, that `learn` has refused where it sets the confidence
-FEWEST = 5  # recordings of a word
-_SPEAKERS = 3  # from so many on one of them is held out, and of fewer some takes
+MODEL = "8C3s2p1-16C3s2p1-24C3s2p1-32C3s2p1"  # plus an output layer with one unit per word
+RATE = 16_000  # Hz, sample rate of `record`
+REFUSED = 0.9  # share of other words, and of noises, below the confidence threshold that `learn` sets
+FEWEST = 5  # fewest recordings per word
+_SPEAKERS = 3  # with at least this many speakers, `learn` holds one out; with fewer, some takes
 
 
 def record(
@@ -42,23 +42,25 @@ def record(
     speaker: str = "me",
     prompt=print,
 ) -> list[Path]:
-    """Ask for every one of `words` in turn, `takes` times, and keep what is said as `FOLDER/word/*.wav`.
+    """Ask for each of `words` in turn, `takes` times, and store the recordings as `FOLDER/word/*.wav`.
 
-    Recordings that `folder` has of this speaker are counted and left as they are, so a session may be broken
-    off and taken up again.
+    Existing recordings of this speaker in `folder` count as done, so an interrupted session can be continued.
 
     Args:
-        heard: blocks of float32 samples at `RATE`, as `scnn.listen.microphone` gives them.
-        prompt: shows a line.
+        heard: blocks of float32 samples at `RATE`, as from `scnn.listen.microphone`.
+        prompt: function that displays a line of text.
 
     Raises:
-        ValueError: for fewer than two words, the same one twice, or a name that cannot be a folder's.
+        ValueError: there are fewer than two words, a word twice, or a name that cannot be a folder's; or the
+            sound ends before all words are recorded.
     """
     if len(words) < 2 or len(set(words)) < len(words):
-        raise ValueError(f"words={' '.join(words)}: must be two different ones or more")
+        raise ValueError(f"words={' '.join(words)}: must be two or more different words")
     for name in (*words, speaker):
         if not re.fullmatch(r"\w[\w '-]*", name) or name.startswith("_"):
-            raise ValueError(f"{name!r}: names of words and speakers are letters, digits, blanks, - and '")
+            raise ValueError(
+                f"{name!r}: words and speakers' names consist of letters, digits, spaces, - and '"
+            )
     written, gate = [], Gate(RATE)
     for take in range(takes):
         for number, word in enumerate(words, start=1):
@@ -66,14 +68,14 @@ def record(
             if path.exists():
                 continue
             prompt(f"{take * len(words) + number} of {takes * len(words)}   say: {word}")
-            samples = _said(gate, heard)
+            samples = _next_word(gate, heard)
             with atomic_write(path) as temporary:
                 soundfile.write(temporary, samples, RATE, subtype="PCM_16", format="WAV")
             written.append(path)
     return written
 
 
-def _said(gate: Gate, heard: Iterator[np.ndarray]) -> np.ndarray:
+def _next_word(gate: Gate, heard: Iterator[np.ndarray]) -> np.ndarray:
     for block in heard:
         for segment in gate.feed(block):
             return segment.samples
@@ -81,16 +83,16 @@ def _said(gate: Gate, heard: Iterator[np.ndarray]) -> np.ndarray:
 
 
 def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: int | None = None) -> Path:
-    """The recordings that `corpus` has of some `words`, as a folder like those of `record`; the folder.
+    """Write a corpus's recordings of some `words` in the layout of `record`, and return the folder.
 
     Args:
-        takes: at most so many of each word and speaker.
+        takes: most recordings per word and speaker; None for all.
 
     >>> import tempfile
     >>> from scnn.data import load_corpus
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     words = as_folder(load_corpus("espeak"), ["3", "7"], folder, takes=1)
-    ...     len(list(words.rglob("*.wav")))  # by twelve voices
+    ...     len(list(words.rglob("*.wav")))  # twelve voices
     24
     """
     for name in words:
@@ -105,17 +107,17 @@ def as_folder(corpus: Corpus, words: Sequence[str], folder: Path | str, takes: i
 
 @dataclass(frozen=True)
 class Learnt:
-    """A network that knows some words.
+    """A trained keyword network and its test results.
 
     Attributes:
-        record: of its training.
-        held_out: which speaker or recordings were not trained on.
-        refuse: the confidence below which it is not sure.
-        words: a row for each word and for what is none of them ("other words" and "noise", by speakers and
-            words that were not trained on): how many were `tested`, and of them the share that was answered
-            `right`, `wrong`, or by "not sure".
-        confidences: of the same answers, float32 `[tested]` by row.
-        test: indices of the clips of `corpus` held out.
+        record: the record of its training.
+        corpus: the recordings it was trained and tested on.
+        held_out: a description of the recordings held out for testing.
+        refuse: the confidence below which the answer is "not sure".
+        words: a row for each word, and for "other words" (words and speakers not trained on) and "noise":
+            the number `tested`, and the shares answered `right`, `wrong` and "not sure".
+        confidences: the confidences of the same answers, float32 `[tested]`, by row of `words`.
+        test: indices of the clips of `corpus` that were held out.
     """
 
     record: Record
@@ -128,7 +130,7 @@ class Learnt:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What is kept beside the network: its training, with the confidence to refuse below."""
+        """The description to save with the network, including `refuse`."""
         about = load_network(self.record.folder / "network.safetensors")[1]
         return about | {"experiment": about["experiment"] | {"refuse": self.refuse}}
 
@@ -136,24 +138,25 @@ class Learnt:
 def learn(
     folder: Path | str, *, epochs: int = 30, copies: int = 6, seed: int = 0, others: str = "voices-words"
 ) -> Learnt:
-    """Train on a folder of recordings, in a layout of `load_corpus`, and test on some that are held out.
+    """Train on a folder of recordings, in any layout of `load_corpus`, and test on held-out recordings.
 
-    These are those of one speaker, where three or more say every word, or else a fifth of all takes. The
-    training is the robust one at a small scale: recordings are changed `copies` times (other voices, rooms,
-    microphones), and it learns not to know other words, which synthetic voices say (the corpus `others`). The
-    confidence below which it is not sure refuses `REFUSED` of other words and of noises; the table counts
-    others again.
+    If three or more speakers say every word, one speaker is held out; otherwise a fifth of all recordings.
+    The training is a small version of the preset "robust": each recording has `copies` changed copies (other
+    voices, rooms, microphones), and the network learns to reject other words, spoken by synthetic voices (the
+    corpus `others`). The confidence threshold refuses `REFUSED` of other words and of noises; the result
+    table uses different words and noises.
 
     Raises:
-        ValueError: naming them, for words of fewer than `FEWEST` recordings, and as `load_corpus`.
-        ModuleNotFoundError: without the extra [voices].
+        ValueError: words have fewer than `FEWEST` recordings (the message names them); or as for
+            `load_corpus`.
+        ModuleNotFoundError: the extra [voices] is not installed.
     """
     corpus = load_corpus(folder)
     counts = np.bincount(corpus.labels, minlength=len(corpus.classes))
     few = [f"{name} ({count})" for name, count in zip(corpus.classes, counts, strict=True) if count < FEWEST]
     if few:
         raise ValueError(
-            f"{folder}: a word needs {FEWEST} recordings or more, ten are good; too few of {listed(few)}"
+            f"{folder}: each word needs at least {FEWEST} recordings, better ten; too few of {listed(few)}"
         )
     kind, seed = _split(corpus, seed)
     experiment = replace(
@@ -171,27 +174,28 @@ def learn(
         others=others,
         augmentation=Augmentation(copies=copies),
     )
-    done = run(experiment)
+    trained = run(experiment)
     chosen = split(corpus, kind, test=experiment.test, seed=seed)
     if kind == "random":
         names = [corpus.names[clip] for clip in chosen.test]
         held_out = f"{len(names)} of {len(corpus)} recordings: {', '.join(names)}"
     else:
         held_out = f"all {len(chosen.test)} recordings of the speaker {kind.removeprefix('speaker:')}"
-    return Learnt(done, corpus, held_out, *_tested(done.network(), experiment, corpus, chosen), chosen.test)
+    results = _tested(trained.network(), experiment, corpus, chosen)
+    return Learnt(trained, corpus, held_out, *results, chosen.test)
 
 
 def _split(corpus: Corpus, seed: int) -> tuple[str, int]:
-    """What is held out: the last speaker who says every word, or takes; and the seed that draws these."""
-    every = [
+    """The kind of split, by the last speaker who says every word or "random", and the seed for it."""
+    complete = [
         name
         for name in sorted(set(corpus.speakers.tolist()))
         if len(set(corpus.labels[corpus.speakers == name].tolist())) == len(corpus.classes)
     ]
-    if len(every) >= _SPEAKERS:
-        return f"speaker:{every[-1]}", seed
+    if len(complete) >= _SPEAKERS:
+        return f"speaker:{complete[-1]}", seed
 
-    def fair(seed: int) -> bool:  # some of every word on either side, and not the most of one to test on
+    def fair(seed: int) -> bool:  # every word is tested, with less than half of its recordings
         tested = np.bincount(corpus.labels[split(corpus, seed=seed).test], minlength=len(corpus.classes))
         return bool((tested > 0).all() and (2 * tested < np.bincount(corpus.labels)).all())
 
@@ -201,10 +205,10 @@ def _split(corpus: Corpus, seed: int) -> tuple[str, int]:
 def _tested(
     network: Network, experiment: Experiment, corpus: Corpus, chosen: Split
 ) -> tuple[float, pd.DataFrame, dict[str, np.ndarray]]:
-    """The confidence below which `network` is not sure, and the table and confidences of `Learnt`."""
-    set_by, foreign = _foreign(experiment, corpus)
-    sure = [answers(network, images, experiment.readout)[1] for images in set_by.values()]
-    refuse = min(0.99, round(max(float(each.quantile(REFUSED)) for each in sure), 3))
+    """The fields `refuse`, `words` and `confidences` of `Learnt`."""
+    calibration, foreign = _foreign(experiment, corpus)
+    scores = [answers(network, images, experiment.readout)[1] for images in calibration.values()]
+    refuse = min(0.99, round(max(float(each.quantile(REFUSED)) for each in scores), 3))
     own, labels = extract(corpus, experiment.features).values[chosen.test], corpus.labels[chosen.test]
     groups: dict[str, tuple[torch.Tensor, int | None]] = {
         word: (own[labels == label], label) for label, word in enumerate(corpus.classes)
@@ -212,18 +216,18 @@ def _tested(
     groups |= {name: (images, None) for name, images in foreign.items()}
     rows, confidences = {}, {}
     for name, (images, label) in groups.items():
-        found, confidence = (each.numpy() for each in answers(network, images, experiment.readout))
-        known, refused = found == label, confidence < refuse
-        shares = (known & ~refused).mean(), (~known & ~refused).mean(), refused.mean()
-        rows[name], confidences[name] = [len(found), *map(float, shares)], confidence
+        predicted, confidence = (each.numpy() for each in answers(network, images, experiment.readout))
+        right, refused = predicted == label, confidence < refuse
+        shares = (right & ~refused).mean(), (~right & ~refused).mean(), refused.mean()
+        rows[name], confidences[name] = [len(predicted), *map(float, shares)], confidence
     columns = ["tested", "right", "wrong", "not sure"]
     return refuse, pd.DataFrame.from_dict(rows, orient="index", columns=columns), confidences
 
 
 def _foreign(experiment: Experiment, corpus: Corpus) -> list[dict[str, torch.Tensor]]:
-    """Images of other words and of noises, twice: to set the confidence by, and to test it.
+    """Two sets of images of other words and of noises: one to set the confidence threshold, one to test it.
 
-    The words and their speakers are such as `scnn.experiment.training_part` leaves out.
+    Their words and speakers are among those that `scnn.experiment.training_part` leaves out.
     """
     others = load_corpus(experiment.others)
     learnt_words, learnt_speakers = learnt_of(others)
@@ -231,24 +235,24 @@ def _foreign(experiment: Experiment, corpus: Corpus) -> list[dict[str, torch.Ten
     free = ~learnt_words & ~learnt_speakers & ~own
     generator = np.random.default_rng(experiment.seed)
     parts = []
-    for rest in (1, 3):
-        left = np.flatnonzero(free & (others.labels % 4 == rest))
-        clips = chosen_from(others, left[:: -(-len(left) // 300)])  # some hundred are enough
+    for remainder in (1, 3):
+        candidates = np.flatnonzero(free & (others.labels % 4 == remainder))
+        clips = chosen_from(others, candidates[:: -(-len(candidates) // 300)])  # at most 300
         noises = [
             0.1
             * coloured_noise(int(generator.integers(2000, 8000)), generator.uniform(-0.5, 0.97), generator)
             for _ in range(40)
         ]
-        hissed = [image(noise, others.sample_rate, experiment.features).values for noise in noises]
+        noise_images = [image(noise, others.sample_rate, experiment.features).values for noise in noises]
         words = extract(clips, experiment.features).values
-        parts.append({"other words": words, "noise": torch.cat(hissed)})
+        parts.append({"other words": words, "noise": torch.cat(noise_images)})
     return parts
 
 
 def write(learnt: Learnt, folder: Path | str) -> list[Path]:
-    """The network, its C, its WebAssembly and a page that answers, in `folder`; the most important files.
+    """Write the network, its C, its WebAssembly and a live page to `folder`; return the main files.
 
-    The page has a dozen of the recordings held out to try. Needs the extra [edge].
+    The page includes about a dozen of the held-out recordings to try. Needs the extra [edge].
     """
     from scnn.deploy import compiler, live, load_program
     from scnn.deploy.frontend import pcm
@@ -266,6 +270,6 @@ def write(learnt: Learnt, folder: Path | str) -> list[Path]:
         title = f"{word} ({corpus.speakers[clip]}, {corpus.takes[clip]})"
         samples.append(live.Sample(title, word, pcm(corpus.waveforms[clip])))
     live.write(network, folder / "page", samples, "Recordings that the network was not trained on.")
-    said = f"A spiking network that knows {', '.join(corpus.classes)}."
-    page = live.write_page(folder / "page", "Your own words", said)
+    summary = f"A spiking network that knows {', '.join(corpus.classes)}."
+    page = live.write_page(folder / "page", "Your own words", summary)
     return [network, folder / "c" / "README.md", wasm, page]

@@ -1,7 +1,7 @@
-"""What a network achieves and what it costs: numbers for a layer or for the whole, as a table reports them.
+"""Summary numbers of a network, per layer or for the whole, as reported in tables.
 
-How right and how sure its answers are, its parameters and operations, how sparse its layers are, and means
-over seeds. What happens inside, over the time steps, is in `scnn.analysis`.
+Accuracy and calibration, parameters and operations, sparsity, and means over seeds. The network's inner
+workings over the time steps are in `scnn.analysis`.
 """
 
 from collections.abc import Sequence
@@ -15,32 +15,30 @@ from sklearn.metrics import confusion_matrix
 from scnn.models import Network
 from scnn.training import predict
 
-_BATCH = 20  # recordings traced at once: a trace keeps every layer's whole maps over time
+_BATCH = 20  # recordings traced at once: a trace stores every layer's full maps over time
 
 
 def confusion(network: Network, images: torch.Tensor, labels: torch.Tensor, classes: int) -> np.ndarray:
-    """How often class i was taken for class j: int64 `[classes, classes]`, rows true, columns predicted."""
+    """Confusion matrix, int64 `[classes, classes]`: rows are true classes, columns predicted ones."""
     return confusion_matrix(labels, predict(network, images), labels=range(classes))
 
 
 def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> tuple[pd.DataFrame, float]:
-    """Does an answer of confidence 0.8 hold in 80 % of the cases?
+    """Calibration: are answers with confidence 0.8 correct in 80 % of the cases?
 
     Args:
-        confidences: of each answer, float in 0..1, `[N]`.
-        right: whether it is right, bool `[N]`.
-        bins: equal parts of 0..1.
+        confidences: confidence of each answer, float in 0..1, `[N]`.
+        right: whether each answer is correct, bool `[N]`.
+        bins: number of equal bins of the confidence.
 
     Returns:
-        A row for each of the parts that has answers (their number, mean `confidence` and `accuracy`), and the
+        A row for each bin with answers (their number `answers`, mean `confidence` and `accuracy`), and the
         expected calibration error, `|accuracy - confidence|` averaged over all answers (Guo et al., ICML
         2017).
     """
-    of = np.minimum((confidences * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"bin": of, "confidence": confidences, "accuracy": right.astype(float)}).groupby(
-        "bin"
-    )
-    rows = table.agg(
+    bin_of = np.minimum((confidences * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": bin_of, "confidence": confidences, "accuracy": right.astype(float)})
+    rows = table.groupby("bin").agg(
         answers=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
     )
     gaps = (rows["accuracy"] - rows["confidence"]).abs()
@@ -50,9 +48,9 @@ def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = 10) -> t
 def layer_costs(network: Network) -> pd.DataFrame:
     """Each layer's shape, parameters and dense multiply-accumulates (MACs), indexed by layer.
 
-    `shape` is that of its neurons: (C, H, W), after the pooling, or (units,). `macs` are those of one time
-    step and one recording. The paper's count for a network multiplies their sum by the time steps, although
-    the first layer's current is constant under direct encoding and needs computing once only.
+    `shape` is that of its neurons: (C, H, W) after the pooling, or (units,). `macs` are per time step and
+    recording. The paper multiplies their sum by the number of time steps, although with direct encoding the
+    first layer's current is constant and needs to be computed only once.
     """
     rows, size = [], network.input_shape[1:]
     for layer, weight in zip(network.layers, network.weights, strict=True):
@@ -66,7 +64,7 @@ def layer_costs(network: Network) -> pd.DataFrame:
 
 
 def macs(network: Network) -> int:
-    """Dense multiply-accumulates of one recording, as the paper counts: every layer at every time step.
+    """Dense multiply-accumulates per recording, counted as in the paper: every layer at every time step.
 
     >>> from scnn.models import build
     >>> macs(build("A", num_steps=10))
@@ -76,11 +74,11 @@ def macs(network: Network) -> int:
 
 
 def window_of(network: Network, window: torch.Tensor, depth: int = 0) -> torch.Tensor:
-    """Which places of a convolution's map see data, not padding alone: bool `[N, height, width]`.
+    """Which positions of a convolution's map see data, not only padding: bool `[N, height, width]`.
 
     Args:
-        window: bool `[N, H, W]`, where the image holds data (`scnn.features.Images.window`).
-        depth: the layer's, 0 for the first one; a deeper layer sees what the layers before it see.
+        window: bool `[N, H, W]`, where the images hold data (`scnn.features.Images.window`).
+        depth: index of the layer, 0 for the first; deeper layers see data through those before them.
 
     Raises:
         ValueError: the layer is fully connected.
@@ -97,20 +95,23 @@ def window_of(network: Network, window: torch.Tensor, depth: int = 0) -> torch.T
 
 
 def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None = None) -> pd.DataFrame:
-    """What each layer's neurons did over some images, indexed by layer.
+    """Activity and synaptic operations of each layer over some images, indexed by layer.
 
-    Columns: `neurons` per recording; and as shares in 0..1: `rate` of spikes per neuron and time step (for
-    a ReLU network, of values above zero); `sparsity` = 1 - rate; of neurons, averaged over the recordings:
-    `silent` at every step, `always` spiking at every step, and `changing` in between. The paper's sparsity
-    figure is the first layer's (there accumulated over training and test). `synops` are the synaptic
-    operations that bring a recording's activity into the layer: a connection counts whenever its input is
-    not zero. For the first layer these are multiply-accumulates, once per recording, as the image is the same
-    at each step; behind spikes they are additions, at each step.
+    The columns are:
+
+    - `neurons`: neurons per recording;
+    - `rate`: spikes per neuron and time step (in a ReLU network, the share of values above zero);
+    - `sparsity`: 1 - rate. The paper's sparsity is that of the first layer (over training and test);
+    - `silent`, `always`, `changing`: shares of neurons, averaged over the recordings, that spike at no step,
+      at every step, or at some;
+    - `synops`: synaptic operations per recording. A connection counts whenever its input is not zero. In the
+      first layer these are multiply-accumulates, once per recording, as the image is the same at each step;
+      in later layers they are additions, at each step.
 
     Args:
         images: `[N, C, H, W]`.
-        window: where the images hold data, bool `[N, H, W]`; with it the row "window" gives the first layer's
-            neurons that see any data.
+        window: where the images hold data, bool `[N, H, W]`. If given, the row "window" describes those
+            neurons of the first layer that see data.
     """
     names = [layer.name for layer in network.layers]
     if window is not None:
@@ -137,13 +138,13 @@ def activity(network: Network, images: torch.Tensor, window: torch.Tensor | None
         "changing": 1 - silent - always,
     }
     if window is not None:
-        operations[-1] = np.nan  # they are in the first layer's
+        operations[-1] = np.nan  # included in the first layer's
     columns = {"neurons": sums[:, 3] / len(images)} | shares | {"synops": operations / len(images)}
     return pd.DataFrame(columns, index=pd.Index(names, name="layer"))
 
 
 def _fan_out(network: Network, depth: int) -> torch.Tensor | int:
-    """Connections from each input of a layer: a number, or `[H, W]` where it depends on the place."""
+    """Connections per input of a layer: a number, or `[H, W]` if it depends on the position."""
     layer = network.layers[depth]
     if not layer.kernel:
         return layer.units
@@ -153,12 +154,12 @@ def _fan_out(network: Network, depth: int) -> torch.Tensor | int:
     reads = torch.ones(1, 1, *size, requires_grad=True)
     kernel = torch.ones(1, 1, layer.kernel, layer.kernel)
     torch.nn.functional.conv2d(reads, kernel, None, layer.stride, layer.padding).sum().backward()
-    assert reads.grad is not None  # of the line above
+    assert reads.grad is not None
     return reads.grad[0, 0].long() * layer.units
 
 
 def sparsity(table: pd.DataFrame) -> float:
-    """Share of zeros among all layers' spikes: the mean of `activity`'s rows, by their neurons."""
+    """Share of zeros over all layers: the mean of `activity`'s `sparsity`, weighted by `neurons`."""
     layers = table[table.index != "window"]
     return float(np.average(layers["sparsity"], weights=layers["neurons"]))
 
@@ -167,9 +168,9 @@ def summary(table: pd.DataFrame, by: list[str], of: list[str]) -> pd.DataFrame:
     """Mean and spread of the columns `of` over the rows (seeds) of each group `by`, in order of appearance.
 
     Returns:
-        A table indexed by `by`, in which `n` counts the rows, each column is the mean, NAME_sd the standard
-        deviation between rows and NAME_ci half the width of the mean's 95 % confidence interval (Student's
-        t); both are NaN for n = 1.
+        A table indexed by `by`. `n` is the number of rows, NAME the mean, NAME_sd the standard deviation over
+        the rows, and NAME_ci half the width of the mean's 95 % confidence interval (Student's t). Both are
+        NaN for n = 1.
     """
     groups = table.groupby(by, sort=False, dropna=False)[of]
     n, sd = groups.size(), groups.std()
@@ -180,26 +181,25 @@ def summary(table: pd.DataFrame, by: list[str], of: list[str]) -> pd.DataFrame:
 
 
 def with_deviation(mean: pd.Series, deviation: pd.Series, digits: int = 1, more: int = 0) -> pd.Series:
-    """Cells such as "98.7 ± 0.49": `digits` decimals of the mean, `more` than these of the deviation.
+    """Table cells such as "98.7 ± 0.49": the mean with `digits` decimals, the deviation with `more` extra.
 
-    A deviation that is NaN is left out, as of a single training; a mean that is NaN gives "–".
+    A NaN deviation, as of a single training, is left out; a NaN mean gives "–".
     """
     texts = mean.map(f"{{:.{digits}f}}".format) + deviation.map(f" ± {{:.{digits + more}f}}".format)
     return texts.str.replace(" ± nan", "").where(mean.notna(), "–")
 
 
 def pareto(table: pd.DataFrame, most: Sequence[str], least: Sequence[str]) -> pd.Series:
-    """Which rows no other one beats.
+    """The Pareto front: which rows are not beaten by any other.
 
-    A row beats another if it is at least as good in every column and better in one. So of equal rows all
-    stay.
+    A row beats another if it is at least as good in every column and better in one, so equal rows all stay.
 
     Args:
-        most: columns of which a larger value is better.
-        least: columns of which a smaller value is better.
+        most: columns where larger is better.
+        least: columns where smaller is better.
 
     Returns:
-        bool, as `table` is indexed.
+        bool, with the index of `table`.
 
     Raises:
         ValueError: a value is NaN.
@@ -213,7 +213,7 @@ def pareto(table: pd.DataFrame, most: Sequence[str], least: Sequence[str]) -> pd
 
 
 def _count(spikes: torch.Tensor) -> tuple[float, float, float, int]:
-    """Of spikes [T, neurons]: their sum per time step, neurons never and always spiking, and neurons."""
+    """Counts for spikes [T, neurons]: spikes per step, neurons that never and always spike, all neurons."""
     counts = (spikes > 0).sum(dim=0)
     steps = len(spikes)
     return (

@@ -1,8 +1,8 @@
-"""A network of the paper's notation (`scnn.notation`), spiking or not, layer by layer over all time steps.
+"""Networks in the paper's notation (`scnn.notation`), spiking or not.
 
-`Network.plain` is the definition, as a textbook has it. `Network.forward` computes the same in a fraction of
-the time: a constant current goes through its layer once, neurons take all their steps in one pass
-(`scnn.kernels`), and of the padding around the data one neuron per channel is computed (`scnn.window`).
+`Network.plain` is the textbook definition. `Network.forward` computes the same in a fraction of the time: a
+constant current goes through its layer once, a layer's neurons compute all time steps in one pass
+(`scnn.kernels`), and the padding around the data costs one neuron per channel (`scnn.window`).
 """
 
 from dataclasses import replace
@@ -21,16 +21,16 @@ from scnn.quantization import Recipe
 from scnn.window import data_box
 
 _MOST_STEPS = 1000
-_MOST_VALUES = 2**26  # that all neurons have in all time steps of one recording: 256 MB of each kind
-_MOST_MACS = 2**36  # of one recording: seconds
+_MOST_VALUES = 2**26  # neurons times time steps for one recording: 256 MB of float32
+_MOST_MACS = 2**36  # for one recording: seconds of computing
 _MOST_WEIGHTS = 2**26  # AlexNet has 23 million
 
 
 class Trace(NamedTuple):
-    """What one layer did over the time steps. A ReLU layer has one step.
+    """The activity of one layer over the time steps. A ReLU layer has one step.
 
     Attributes:
-        name: of the layer, in the notation.
+        name: the layer in the notation.
         current: `[T, N, ...]`, the input current.
         membrane: `[T, N, ...]`, the membrane potentials; None for a ReLU layer.
         spikes: `[T, N, ...]`; the activations of a ReLU layer.
@@ -43,10 +43,10 @@ class Trace(NamedTuple):
 
 
 class Network(nn.Module):
-    """A feed-forward network of the paper's notation; see `build`.
+    """A feed-forward network in the paper's notation; see `build`.
 
-    `forward` takes images `[N, C, H, W]` and gives an `Output`. The image is the same input current at each
-    of `num_steps` time steps (direct encoding).
+    `forward` takes images `[N, C, H, W]` and returns an `Output`. The image is the input current at each of
+    `num_steps` time steps (direct encoding).
     """
 
     def __init__(
@@ -62,10 +62,8 @@ class Network(nn.Module):
         super().__init__()
         self.architecture, self.spiking, self.recipe = architecture, spiking, recipe
         self.num_steps, self.neuron = num_steps, neuron
-        self.input_shape = cast(tuple[int, int, int], tuple(input_shape))  # a list, where a file says it
-        self.dropout = (
-            0.0  # share of the last layer's inputs that are blanked in training; not part of what is saved
-        )
+        self.input_shape = cast(tuple[int, int, int], tuple(input_shape))  # a list if read from a file
+        self.dropout = 0.0  # share of the last layer's inputs that are zeroed in training; not saved
         self.output_neuron = neuron if recipe.round_output else replace(neuron, membrane_bits=0)
         self.layers = parse(architecture)
         if len(self.input_shape) != 3 or not all(type(n) is int and n > 0 for n in self.input_shape):
@@ -76,7 +74,7 @@ class Network(nn.Module):
             raise ValueError(f"spiking must be True or False, not {spiking!r}")
         whole("num_steps", num_steps, 1, _MOST_STEPS)
         self._check_size()
-        # Modules, whose lists register them.
+        # ModuleLists, so that their modules are registered.
         self.weights = cast(list[quantization.Synapse], nn.ModuleList())
         self.norms = cast(list[nn.BatchNorm1d | nn.BatchNorm2d], nn.ModuleList())
         channels, size = input_shape[0], (input_shape[1], input_shape[2])
@@ -93,9 +91,9 @@ class Network(nn.Module):
                 self.norms.append((nn.BatchNorm2d if layer.kernel else nn.BatchNorm1d)(channels))
 
     def _check_size(self) -> None:
-        """Refuse, before anything is made, layers that do not fit their maps, or would fill the memory."""
+        """Refuse layers that do not fit their maps or need too much memory, before allocating anything."""
         if len(self.layers) > MOST_LAYERS:
-            raise ValueError(f"architecture has {len(self.layers)} layers of at most {MOST_LAYERS}")
+            raise ValueError(f"architecture has {len(self.layers)} layers, at most {MOST_LAYERS} are valid")
         channels, size = self.input_shape[0], self.input_shape[1:]
         values, macs, weights = channels * size[0] * size[1], 0, 0
         for index, layer in enumerate(self.layers):
@@ -133,7 +131,7 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def plain(self, images: torch.Tensor) -> Output:
-        """What the network computes, by definition: `forward` is tested against it.
+        """The network's output by definition, as a reference for `forward`.
 
         The image is the input current at every time step (direct encoding).
 
@@ -156,21 +154,21 @@ class Network(nn.Module):
         return Output(values, membrane) if self.spiking else Output(None, values)
 
     def forward(self, images: torch.Tensor, traces: list[Trace] | None = None) -> Output:
-        """What `plain` computes, up to the order of sums, and with dropout in training where it is set.
+        """The same output as `plain` up to the order of sums; in training also with any dropout.
 
         Args:
             images: `[N, C, H, W]`.
-            traces: a list, to which what every layer did is added, gradients included.
+            traces: a list to which each layer's `Trace` is appended, with gradients.
 
         Raises:
-            ValueError: the images have another shape or type than the network's.
+            ValueError: the shape or dtype of the images does not fit the network.
         """
         self._check_images(images)
         traced = traces is not None
         padded = any(layer.padding for layer in self.layers)
-        everything = traced or padded or images.requires_grad or len(self.norms) > 0
+        whole_maps = traced or padded or images.requires_grad or len(self.norms) > 0
         size = images.shape[2], images.shape[3]
-        patch = window.cut(images, window.whole(size) if everything else data_box(images))
+        patch = window.cut(images, window.whole(size) if whole_maps else data_box(images))
         spikes, membrane = images, None
         for index, (layer, module, norm) in enumerate(zip_longest(self.layers, self.weights, self.norms)):
             last = layer is self.layers[-1]
@@ -206,7 +204,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def trace(self, images: torch.Tensor) -> list[Trace]:
-        """What every layer did for `images` `[N, C, H, W]`: whole maps, nothing left out."""
+        """The `Trace` of each layer, with full maps, for `images` `[N, C, H, W]`."""
         traces: list[Trace] = []
         self(images, traces)
         return traces
@@ -219,11 +217,11 @@ class Network(nn.Module):
         dtype = self.weights[0].weight.dtype
         if images.dtype != dtype:
             raise ValueError(
-                f"images must be of the type of the network's weights, {dtype}, not {images.dtype}; "
+                f"images must have the dtype of the network's weights, {dtype}, not {images.dtype}; "
                 "convert one of them"
             )
         if dtype == torch.float16 and self.recipe.weight_bits:
-            raise ValueError("rounded weights are not computed in float16, where their gradient overflows")
+            raise ValueError("quantised weights do not work in float16, where their gradient overflows")
 
     def _fire(
         self, current: torch.Tensor, membrane: bool, last: bool = False
@@ -235,17 +233,17 @@ class Network(nn.Module):
 
 
 def _normalised(norm: nn.Module, current: torch.Tensor) -> torch.Tensor:
-    """A current `[S, N, ...]` normalised per channel, over all steps and recordings together."""
+    """Normalise a current `[S, N, ...]` per channel, over all steps and recordings together."""
     return norm(current.flatten(0, 1)).unflatten(0, current.shape[:2])
 
 
 def fold(network: Network) -> Network:
-    """`network` without its batch normalisation, which its weights and biases take in; in evaluation mode::
+    """Fold the batch normalisation of `network` into weights and biases of a new one, in evaluation mode::
 
         w' = w gamma / sqrt(var + eps),    b' = (b - mean) gamma / sqrt(var + eps) + beta
 
-    where mean and var are the running ones. Spikes are those of `network` but for the rounding of sums. What
-    is saved, counted, quantised and exported is a network of plain notation.
+    where mean and var are the running statistics. The spikes equal those of `network` in evaluation mode, up
+    to the rounding of sums. The folded network is the one that is saved, counted, quantised and exported.
     """
     about = network.architecture, network.num_steps, network.neuron, network.input_shape, network.spiking
     folded = Network(*about, network.recipe)
@@ -254,25 +252,25 @@ def fold(network: Network) -> Network:
             scale, shift = torch.ones(len(old.weight)), torch.zeros(len(old.weight))
             if norm is not None:
                 mean, variance = norm.running_mean, norm.running_var
-                assert mean is not None and variance is not None  # it keeps them
+                assert mean is not None and variance is not None  # tracked by default
                 scale = norm.weight / torch.sqrt(variance + norm.eps)
                 shift = norm.bias - mean * scale
-            assert new.bias is not None and old.bias is not None  # in full precision
+            assert new.bias is not None and old.bias is not None  # always so in full precision
             new.weight.copy_(old.weight * scale.view(-1, *[1] * (old.weight.dim() - 1)))
             new.bias.copy_(old.bias * scale + shift)
     return folded.eval()
 
 
 def unfold(network: Network, spiking: bool, images: torch.Tensor) -> Network:
-    """Give a ReLU network of plain notation its batch normalisation back, as a spiking or a ReLU network.
+    """Add batch normalisation to a ReLU network without it, as a spiking or a ReLU network.
 
-    A spiking network that starts so needs fewer epochs.
+    A spiking network that starts from these weights needs fewer epochs.
 
     Args:
         network: the ReLU network.
         spiking: whether the new network spikes.
-        images: `[N, C, H, W]`, for which the ReLU network's currents stay as they are: mean and deviation of
-            each channel become those that it gives.
+        images: `[N, C, H, W]`. Each channel's mean and standard deviation over them initialise the
+            normalisation, so that it leaves the ReLU network's currents unchanged.
     """
     about = network.architecture, network.num_steps, network.neuron, network.input_shape, spiking
     unfolded = Network(*about, network.recipe, batch_norm=True)
@@ -307,22 +305,22 @@ def build(
     classes: int | None = None,
     batch_norm: bool = False,
 ) -> Network:
-    """A network from its notation, or from a name of the `ZOO`.
+    """Build a network from its notation, or from a name in `ZOO`.
 
-    `num_steps`, `beta`, `threshold`, `reset` and `slope` are the neurons' (see `scnn.neurons.leaky`) and
-    mean nothing to a ReLU network. The weights are PyTorch's default initialisation; the global random state
-    is left alone.
+    `num_steps`, `beta`, `threshold`, `reset` and `slope` are parameters of the neurons (see
+    `scnn.neurons.leaky`); a ReLU network ignores them. The weights have PyTorch's default initialisation; the
+    global random state is left unchanged.
 
     Args:
         architecture: a notation (see `scnn.notation`) or a name.
         input_shape: channels, height and width.
-        spiking: by default as the zoo's entry says, and True for a notation.
-        precision: a name of `scnn.quantization.RECIPES`: what is rounded in training and after it.
-        seed: of the initial weights.
-        classes: the number of outputs that is needed, if given. A network of the zoo, which otherwise has the
-            paper's ten, ends with that many; a notation must say the same.
-        batch_norm: normalise the current of every layer but the last (Ioffe and Szegedy, 2015), for training;
-            `fold` takes it out again.
+        spiking: by default as in the zoo, and True for a notation.
+        precision: a name in `scnn.quantization.RECIPES`: what is quantised in training and after it.
+        seed: seed of the initial weights.
+        classes: required number of outputs, if given. A network of the zoo, by default with the paper's ten,
+            is adapted to it; a notation must already have it.
+        batch_norm: normalise the current of every layer but the last (Ioffe and Szegedy, 2015) in training;
+            `fold` removes it.
 
     Raises:
         ValueError: the notation cannot be read or has another number of outputs, the input is too small, or a
@@ -346,7 +344,7 @@ def build(
         )
     recipe = quantization.recipe(precision)
     if batch_norm and (recipe.weight_bits or not recipe.bias):
-        raise ValueError(f"batch_norm folds into full precision only, not into precision {precision!r}")
+        raise ValueError(f"batch_norm works in full precision only, not with precision {precision!r}")
     neuron = Neuron(beta, threshold, reset, slope, recipe.membrane_bits, recipe.clip_gradient)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Spiking neurons over a whole sequence: the leaky unit of the networks, and a neuron in millivolts."""
+"""Spiking neurons over a whole sequence: the networks' leaky units, and a neuron in millivolts."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from scnn.checks import number
 
 RESETS = ("subtract", "zero", "none")
 CLIP_GRADIENTS = ("masked", "straight")
-_LARGEST = 1e30  # far enough from float32's end that no step of a membrane overflows
+_LARGEST = 1e30  # far enough below float32's maximum that no membrane potential overflows
 BIOPHYSICAL_RESETS = ("subtract", "zero", "rest")
 
 
 class Output(NamedTuple):
-    """The output layer over time. A ReLU network has one time step.
+    """The output layer's activity over time. A ReLU network has one time step.
 
     Attributes:
         spikes: `[T, N, classes]`; None for a ReLU network.
@@ -29,18 +29,18 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Neuron:
-    """The parameters that all leaky units of a network share; the defaults are the paper's.
+    """Parameters shared by all leaky units of a network; the defaults are the paper's.
 
     Attributes:
-        beta: leak: the share of the membrane potential kept from one time step to the next.
+        beta: leak, the share of the membrane potential kept from one time step to the next.
         threshold: membrane potential above which the unit spikes.
-        reset: what a spike does to the membrane: one of `RESETS`.
+        reset: how a spike resets the membrane, one of `RESETS`.
         slope: steepness of the fast-sigmoid surrogate gradient.
-        membrane_bits: the membrane potential has 2^bits levels; 0: full precision.
-        clip_gradient: of a quantised membrane beyond its outermost levels: one of `CLIP_GRADIENTS`.
+        membrane_bits: quantise the membrane potential to 2^bits levels; 0 for full precision.
+        clip_gradient: gradient of a quantised membrane beyond its outermost levels, one of `CLIP_GRADIENTS`.
 
     Raises:
-        ValueError: a parameter is out of range; the message names it and says what is valid.
+        ValueError: a parameter is out of range; the message names it and what is valid.
     """
 
     beta: float = 0.5
@@ -65,34 +65,35 @@ class Neuron:
         if isinstance(bits, bool) or not isinstance(bits, int) or bits not in range(17):
             raise ValueError(f"membrane_bits must be a whole number in 0..16, not {bits!r}")
         if self.membrane_bits and self.threshold == 0:
-            raise ValueError("threshold must be above 0 where membrane_bits quantises the membrane by it")
+            raise ValueError("threshold must be above 0 if membrane_bits is set, as it scales the levels")
         if self.clip_gradient not in CLIP_GRADIENTS:
             raise ValueError(
                 f"clip_gradient must be one of {', '.join(CLIP_GRADIENTS)}, not {self.clip_gradient!r}"
             )
 
     def levels(self) -> torch.Tensor:
-        """What a quantised membrane potential can be: `2^membrane_bits` evenly spaced values, float32.
+        """The levels of a quantised membrane potential: `2^membrane_bits` evenly spaced values, float32.
 
-        They reach from -threshold to 1.2 threshold, as the defaults of snnTorch's `state_quant` do.
+        They range from -threshold to 1.2 threshold, like the defaults of snnTorch's `state_quant`.
         """
         return torch.linspace(-self.threshold, self.threshold + 0.2 * self.threshold, 2**self.membrane_bits)
 
 
 def check_current(current: torch.Tensor, num_steps: int | None) -> int:
-    """Time steps of a `current` `[T, ...]`, or of a constant one `[1, ...]` given for `num_steps`."""
+    """Number of time steps of a `current` `[T, ...]`, or of a constant one `[1, ...]` for `num_steps`."""
     steps = current.shape[0] if num_steps is None else num_steps
     if steps < 1 or current.shape[0] not in (1, steps):
         raise ValueError(
-            f"num_steps is {num_steps}, but the current has {current.shape[0]} time steps, not 1 or it"
+            f"num_steps is {num_steps}, but the current has {current.shape[0]} time steps; it must have 1 or "
+            "num_steps"
         )
     return steps
 
 
 class _Quantize(torch.autograd.Function):
-    """The nearest of `levels` (the lower one of two), with a straight-through gradient.
+    """Round to the nearest of `levels` (on a tie, the lower one), with a straight-through gradient.
 
-    Masked, the gradient is 0 for a value beyond the levels, which no small change can move.
+    If `masked`, the gradient is 0 for values beyond the levels, as small changes do not alter their result.
     """
 
     @staticmethod
@@ -110,7 +111,7 @@ class _Quantize(torch.autograd.Function):
 def leaky(
     current: torch.Tensor, neuron: Neuron = Neuron(), num_steps: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leaky integrate-and-fire units over a whole sequence, in plain PyTorch: the definition::
+    """Leaky integrate-and-fire units over a whole sequence, in plain PyTorch::
 
         U[t] = beta U[t-1] + I[t] - R[t] threshold      reset "subtract"
         U[t] = beta (1 - R[t]) U[t-1] + I[t]            reset "zero"
@@ -118,22 +119,23 @@ def leaky(
         S[t] = 1 if U[t] > threshold else 0
 
     where I is the input current, U the membrane potential (U[-1] = 0), S the spikes and R[t] = S[t-1] the
-    reset, delayed by one step and without gradient. The gradient of a spike is the fast sigmoid's::
+    reset, delayed by one step and without gradient. The surrogate gradient of a spike is that of the fast
+    sigmoid::
 
         dS/dU = 1 / (slope |U - threshold| + 1)^2
 
-    With `membrane_bits` U[t] is then rounded to the nearest of `Neuron.levels`, before it is compared with
-    the threshold and kept. The gradient passes the rounding unchanged; where U[t] lies beyond the levels and
-    is clipped it is 0 with `clip_gradient` "masked", and unchanged, as in snnTorch's `state_quant`, with
-    "straight".
+    With `membrane_bits`, U[t] is rounded to the nearest of `Neuron.levels` before it is compared with the
+    threshold and stored. The gradient passes through the rounding unchanged. Where U[t] lies beyond the
+    levels and is clipped, the gradient is 0 for `clip_gradient` "masked", and unchanged for "straight", as in
+    snnTorch's `state_quant`.
 
-    Follows `snntorch.Leaky` 1.0.0 operation for operation, so that both are equal to the bit.
-    `scnn.kernels.leaky` computes the same faster.
+    Follows `snntorch.Leaky` 1.0.0 operation for operation, with bit-identical results. `scnn.kernels.leaky`
+    computes the same faster.
 
     Args:
-        current: `[T, N, ...]`, or `[1, N, ...]` for a current that stays constant over `num_steps`.
-        neuron: its parameters.
-        num_steps: T, where the current is constant.
+        current: `[T, N, ...]`, or `[1, N, ...]` for a current that is constant over `num_steps`.
+        neuron: parameters of the units.
+        num_steps: T, for a constant current.
 
     Returns:
         Spikes (0 or 1) and membrane potentials, both `[T, N, ...]`.
@@ -156,24 +158,24 @@ def leaky(
             membrane = membrane - reset * neuron.threshold
         if levels is not None:
             membrane = _Quantize.apply(membrane, levels, neuron.clip_gradient == "masked")
-        spikes.append(fire(membrane - neuron.threshold).to(current.dtype))  # snnTorch gives float32
+        spikes.append(fire(membrane - neuron.threshold).to(current.dtype))  # snnTorch returns float32
         membranes.append(membrane)
     return torch.stack(spikes), torch.stack(membranes)
 
 
 @dataclass(frozen=True)
 class Biophysical:
-    """The parameters of a leaky integrate-and-fire neuron in millivolts; the defaults are the paper's.
+    """Parameters of a leaky integrate-and-fire neuron in millivolts; the defaults are the paper's.
 
     Attributes:
-        rest: mV, membrane potential without current.
-        threshold: mV, above `rest`; a membrane potential above it spikes.
-        tau: time steps in which a deviation from rest falls to 1/e.
+        rest: resting potential, in mV.
+        threshold: potential in mV, above `rest`, beyond which the neuron spikes.
+        tau: membrane time constant, in time steps.
         refractory: time steps after a spike in which the neuron neither integrates nor spikes.
-        reset: where a spike takes the membrane, one of `BIOPHYSICAL_RESETS`.
+        reset: how a spike resets the membrane, one of `BIOPHYSICAL_RESETS`.
 
     Raises:
-        ValueError: a parameter is out of range; the message names it and says what is valid.
+        ValueError: a parameter is out of range; the message names it and what is valid.
     """
 
     rest: float = -75.0
@@ -207,27 +209,27 @@ def biophysical(
         V[t] = rest + a (V[t-1] - rest) + (1 - a) I[t]      with a = exp(-1 / tau)
         S[t] = 1 if V[t] > threshold else 0
 
-    where I is the input current times the resistance of the membrane, in mV: a constant current holds the
-    membrane at rest + I, and the neuron spikes only for I > threshold - rest. V[-1] = rest. The step is
-    exact for a current that is constant within it. On a scale where rest is 0 and the threshold 1, this is
-    the networks' leaky unit with beta = a, apart from the factor 1 - a of the current.
+    where I is the input current times the membrane resistance, in mV: a constant current drives the membrane
+    towards rest + I, so the neuron spikes only for I > threshold - rest. V[-1] = rest. The update is exact
+    for a current that is constant within each step. On a scale with rest 0 and threshold 1, this is the
+    networks' leaky unit with beta = a, apart from the factor 1 - a of the current.
 
-    V[t] shows the crossing; from the next step on the membrane is at its reset potential, for `refractory`
-    steps or, if there are none, before that step's current comes in. The reset potential after a spike at
-    V is, by `neuron.reset`:
+    V[t] is recorded before the reset. The membrane then stays at its reset potential for `refractory` steps;
+    if there are none, the next step integrates from it. After a spike at V, the reset potential is, by
+    `neuron.reset`:
 
-    - "subtract": V - (threshold - rest), so that what went above the threshold is kept above rest.
-    - "zero": 0 mV, as the name says. On a scale with rest at 0 that is "rest". With the default scale 0 mV
-      lies far above the threshold: the first spike is followed by one at every step that the refractory
-      period allows, for ever, with or without current.
+    - "subtract": V - (threshold - rest), so that the excess over the threshold remains above rest.
+    - "zero": 0 mV. On a scale with rest at 0 this equals "rest". On the default scale 0 mV lies far above the
+      threshold, so after the first spike the neuron spikes as often as the refractory period allows, forever,
+      with or without current.
     - "rest": rest.
 
     Args:
         current: mV, `[T]` or `[T, N, ...]`, floating point.
-        neuron: its parameters.
+        neuron: parameters of the neuron.
 
     Returns:
-        Spikes (0 or 1) and membrane potentials (mV), both shaped as `current`.
+        Spikes (0 or 1) and membrane potentials (mV), both shaped like `current`.
 
     Raises:
         ValueError: the current has no time steps, is not floating point, or is not finite everywhere.
@@ -240,7 +242,7 @@ def biophysical(
         raise ValueError("current has values that are not finite numbers")
     kept = math.exp(-1.0 / neuron.tau)
     potential = torch.full_like(current[0], neuron.rest)
-    waiting = torch.zeros_like(current[0])  # time steps still to be spent at the reset potential
+    waiting = torch.zeros_like(current[0])  # remaining time steps at the reset potential
     spikes, membrane = [], []
     for now in current:
         integrated = neuron.rest + kept * (potential - neuron.rest) + (1.0 - kept) * now
@@ -261,10 +263,10 @@ def _reset(potential: torch.Tensor, neuron: Biophysical) -> torch.Tensor:
 
 
 def count(spikes: torch.Tensor) -> torch.Tensor:
-    """Read-out of `spikes` `[T, ...]` as their number: it grows with the length of the recording."""
+    """Read out `spikes` `[T, ...]` as their count, which grows with the length of the recording."""
     return spikes.sum(dim=0)
 
 
 def rate(spikes: torch.Tensor) -> torch.Tensor:
-    """Read-out of `spikes` `[T, ...]` as the share of time steps with one: from 0 to 1 / (1 + refractory)."""
+    """Read out `spikes` `[T, ...]` as spikes per time step, from 0 to 1 / (1 + refractory)."""
     return spikes.mean(dim=0)

@@ -1,8 +1,8 @@
-"""The paper's own notation of a network: `"6C3-P2-128FC-10FC"`.
+"""The paper's notation for networks, such as `"6C3-P2-128FC-10FC"`.
 
-That is a convolution of 6 channels with a 3 x 3 kernel, a 2 x 2 max pooling of its current, a fully connected
-layer of 128 units and one of 10. `6C3s2p1` adds a stride and a padding, `P3s2` a stride. A unit follows every
-layer (after its pooling): leaky and spiking, or a ReLU everywhere but at the output.
+This stands for a convolution with 6 channels and a 3 x 3 kernel, 2 x 2 max pooling of its current, and fully
+connected layers of 128 and 10 units. `6C3s2p1` adds a stride and a padding, `P3s2` a stride. Every layer is
+followed (after its pooling) by leaky spiking units, or in a ReLU network by ReLUs, except at the output.
 """
 
 import re
@@ -17,7 +17,7 @@ ZOO = {  # name: (architecture, spiking)
     "LeNet": ("6C5-P2-16C5-P2-120FC-84FC-10FC", False),
     "AlexNet": (ALEXNET, False),
     "SpikingAlexNet": (ALEXNET, True),
-    "R": ("16C3s2p1-32C3s2p1-48C3s2p1-52C3s2p1-10FC", True),  # the packaged network, and its teacher
+    "R": ("16C3s2p1-32C3s2p1-48C3s2p1-52C3s2p1-10FC", True),  # the packaged network; its teacher follows
     "RTeacher": ("24C3s2p1-48C3s2p1-64C3s2p1-128FC-10FC", False),
 }
 MOST_LAYERS = 64
@@ -30,16 +30,16 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or fully connected.
+    """A layer of the notation: a convolution (`kernel` > 0) with its pooling, or a fully connected layer.
 
     Attributes:
-        name: as in the notation, "6C3" or "128FC".
-        units: output channels, or output units.
+        name: in the notation, such as "6C3" or "128FC".
+        units: number of output channels or output units.
         kernel: side of the kernel, in pixels; 0 for a fully connected layer.
-        stride: of the kernel.
+        stride: stride of the kernel.
         padding: zeros on each side of the map.
-        pool: side of the max pooling's squares; 0: no pooling.
-        pool_stride: of the pooling.
+        pool: side of the max-pooling window; 0 for no pooling.
+        pool_stride: stride of the pooling.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Layer:
     pool_stride: int = 0
 
     def convolved(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the convolution of a map of `size`."""
+        """Height and width of a map of `size` after the convolution."""
         height, width = ((length + 2 * self.padding - self.kernel) // self.stride + 1 for length in size)
         return height, width
 
     def pooled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the pooling of a map of `size`."""
+        """Height and width of a map of `size` after the pooling."""
         if not self.pool:
             return size
         height, width = ((length - self.pool) // self.pool_stride + 1 for length in size)
@@ -80,8 +80,8 @@ def parse(architecture: str) -> tuple[Layer, ...]:
         if match is None:
             raise ValueError(
                 f"{token!r} in architecture {architecture!r} is not a layer: write "
-                f"6C3 (channels C kernel, then s stride and "
-                f"p padding), P2 (pooling, then s stride) or 128FC; or name one of {', '.join(ZOO)}"
+                "6C3 (channels C kernel, optionally s stride and p padding), P2 (pooling, optionally s "
+                f"stride) or 128FC; or use one of {', '.join(ZOO)}"
             )
         sizes = {key: int(value) for key, value in match.groupdict().items() if value is not None}
         if any(value == 0 for key, value in sizes.items() if key != "padding"):
@@ -113,5 +113,5 @@ def parse(architecture: str) -> tuple[Layer, ...]:
 
 
 def ending_in(architecture: str, classes: int) -> str:
-    """The notation with `classes` outputs in place of its own."""
+    """The notation with its number of outputs replaced by `classes`."""
     return re.sub(r"\d+FC$", f"{classes}FC", architecture)

@@ -1,11 +1,11 @@
-"""Low precision: the recipes by name, and weights quantised by Brevitas.
+"""Quantisation: named recipes, and weights quantised by Brevitas.
 
-A recipe says what is rounded while a network is trained (quantisation-aware training). Weights are rounded
-to signed integers of a few bits times one scale, the largest magnitude of the tensor or of each output
-channel; membranes to levels around the threshold (`scnn.neurons.Neuron.levels`). The forward pass computes
-with rounded values in float32, the backward pass takes the rounding's gradient as 1.
+A recipe defines what is quantised during training (quantisation-aware training). Weights are rounded to
+signed integers of a few bits times a scale, which comes from the largest magnitude in the tensor or in each
+output channel; membranes are rounded to levels around the threshold (`scnn.neurons.Neuron.levels`). The
+forward pass computes with rounded values in float32; the backward pass treats the rounding as the identity.
 
-`static_ptq` rounds a trained ReLU network without training it again (static post-training quantisation).
+`static_ptq` quantises a trained ReLU network without further training (static post-training quantisation).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from scnn.neurons import Output
 if TYPE_CHECKING:
     from scnn.models import Network
 
-_SMALLEST = np.float32(1e-10)  # magnitude that Brevitas takes for a scale where all weights are smaller
+_SMALLEST = np.float32(1e-10)  # Brevitas' lower bound for the magnitude that sets a scale
 
 
-Synapse = nn.Conv2d | nn.Linear  # of a layer: PyTorch's own, or Brevitas' subclass that rounds its weight
+Synapse = nn.Conv2d | nn.Linear  # a layer's weights: PyTorch's class, or Brevitas' quantising subclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is rounded, and how.
+    """What is quantised, and how.
 
     Attributes:
-        weight_bits: 2 to 8; 0: full precision.
-        per_channel: a scale for each output channel or unit, not one for the whole tensor.
-        bias: layers have a bias, in full precision.
-        membrane_bits: as of `scnn.neurons.Neuron`.
-        clip_gradient: as of `scnn.neurons.Neuron`.
-        round_output: round the output units' membranes, too: their sums are the answer and the loss.
+        weight_bits: 2 to 8; 0 for full precision.
+        per_channel: use a scale per output channel or unit, not one for the whole tensor.
+        bias: whether layers have a bias, in full precision.
+        membrane_bits: as in `scnn.neurons.Neuron`.
+        clip_gradient: as in `scnn.neurons.Neuron`.
+        round_output: quantise the output units' membranes, too, from which answer and loss are computed.
 
     Raises:
-        ValueError: a field is not valid; the message names it and says what is.
+        ValueError: a field is not valid; the message names it and what is valid.
     """
 
     weight_bits: int = 0
@@ -62,9 +62,9 @@ class Recipe:
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
 
 
-# The paper's is crossed with the other gradient and with biases: in "int8-nobias" and "int8-straight" one of
-# the two is as in the paper, in "int8-output" none. "int8" leaves the output unrounded besides; those below
-# differ from it in what their names say. A ReLU network has no membranes to round.
+# "int8-paper" has no biases and the straight clip gradient. "int8-nobias" shares only the first with it,
+# "int8-straight" only the second, "int8-output" neither. "int8" also leaves the output membranes in full
+# precision; the recipes below it differ as their names say. A ReLU network has no membranes to quantise.
 RECIPES = {
     "fp32": Recipe(),
     "int8-paper": Recipe(8, bias=False, membrane_bits=8, clip_gradient="straight", round_output=True),
@@ -84,10 +84,10 @@ RECIPES = {
 
 
 def recipe(precision: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe with a given name.
 
     Raises:
-        ValueError: there is none; the message lists the names.
+        ValueError: there is no such recipe; the message lists the names.
 
     >>> chosen = recipe("int4-weights")
     >>> chosen.weight_bits, chosen.per_channel, chosen.membrane_bits
@@ -99,19 +99,19 @@ def recipe(precision: str) -> Recipe:
 
 
 def convolution(chosen: Recipe, *sizes: int) -> nn.Conv2d:
-    """A convolution of `sizes` (channels in and out, kernel, stride, padding), weights as in `chosen`."""
+    """A convolution with `sizes` (channels in and out, kernel, stride, padding) and the recipe `chosen`."""
     return _layer(chosen, nn.Conv2d, "QuantConv2d", sizes)
 
 
 def linear(chosen: Recipe, *sizes: int) -> nn.Linear:
-    """A fully connected layer of `sizes` (units in and out), weights as in `chosen`."""
+    """A fully connected layer with `sizes` (units in and out) and the recipe `chosen`."""
     return _layer(chosen, nn.Linear, "QuantLinear", sizes)
 
 
 def _layer(chosen: Recipe, plain: type[nn.Module], quantised: str, sizes: tuple[int, ...]) -> Any:
     if not chosen.weight_bits:
         return plain(*sizes, bias=chosen.bias)
-    from brevitas import nn as brevitas_nn  # takes seconds, and full precision does without
+    from brevitas import nn as brevitas_nn  # imported here, as it takes seconds and fp32 does not need it
     from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 
     quantizer = Int8WeightPerChannelFloat if chosen.per_channel else Int8WeightPerTensorFloat
@@ -123,12 +123,12 @@ def _layer(chosen: Recipe, plain: type[nn.Module], quantised: str, sizes: tuple[
 
 
 def weight_of(layer: Synapse) -> torch.Tensor:
-    """The weight that `layer` computes with: rounded where it is quantised.
+    """The weight that `layer` computes with: rounded if it is quantised.
 
-    On the CPU one fused pass over the memory gives, to the bit, the value of Brevitas' `quant_weight`, which
-    takes some thirty operations and several times as long.
+    On the CPU, one fused pass over the memory gives exactly the value of Brevitas' `quant_weight`, which
+    needs about thirty operations and several times as long.
     """
-    rounded: Any = layer  # of its class nothing is typed
+    rounded: Any = layer  # Brevitas' classes have no types
     if not hasattr(layer, "quant_weight"):
         return layer.weight
     if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32:
@@ -137,7 +137,7 @@ def weight_of(layer: Synapse) -> torch.Tensor:
 
 
 class _Round(torch.autograd.Function):
-    """A weight [O, ...] rounded to `bits` bits: the gradient passes the rounding, and reaches the scale."""
+    """Round a weight [O, ...] to `bits` bits; the gradient passes through the rounding and to the scale."""
 
     @staticmethod
     def forward(ctx, weight, bits, per_channel):
@@ -163,7 +163,7 @@ def _scale(row, largest, top):
     return max(abs(row[largest]), _SMALLEST) / top
 
 
-@njit(nogil=True, fastmath={"nnan", "nsz"})  # several at a time
+@njit(nogil=True, fastmath={"nnan", "nsz"})  # these flags allow vectorisation
 def _magnitude(row):
     magnitude = np.float32(0)
     for j in range(row.size):
@@ -173,7 +173,10 @@ def _magnitude(row):
 
 @njit(nogil=True, error_model="numpy")
 def _round(weight, top, rounded, largest):
-    """`weight` [rows, N], of a scale each -> `rounded`, and where the `largest` magnitude of each row is."""
+    """Write `weight` [rows, N], rounded with a scale per row, to `rounded`.
+
+    The index of each row's largest magnitude is written to `largest`.
+    """
     for i in range(len(weight)):
         row, out = weight[i], rounded[i]
         magnitude = _magnitude(row)
@@ -187,7 +190,7 @@ def _round(weight, top, rounded, largest):
 
 @njit(nogil=True, error_model="numpy", fastmath={"reassoc"})
 def _round_backward(weight, top, largest, grad):
-    """To `grad` [rows, N] is added what comes through each row's scale, |largest weight| / top."""
+    """Add to `grad` [rows, N] the gradient through each row's scale, |largest weight| / top."""
     for i in range(len(weight)):
         row, scale = weight[i], _scale(weight[i], largest[i], top)
         of_scale = 0.0
@@ -198,7 +201,7 @@ def _round_backward(weight, top, largest, grad):
 
 
 def packed_bytes(network: Network) -> int:
-    """Bytes of a network's weights packed at their width, its scales (float32) and biases (4 bytes each)."""
+    """Bytes of a network's weights packed at their bit width, plus scales and biases (4 bytes each)."""
     total = 0
     for layer in network.weights:
         bits, scales = 32, 0
@@ -211,20 +214,20 @@ def packed_bytes(network: Network) -> int:
 
 
 def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticNetwork:
-    """A trained ReLU `scnn.models.Network` with weights and activations of `bits` bits, not trained further.
+    """Quantise weights and activations of a trained ReLU `scnn.models.Network` without further training.
 
-    Weights are rounded as in a `Recipe`, per tensor. The image and what each ReLU gives are rounded to
-    signed and unsigned integers times a scale each, which is fixed here: the 99.999th percentile of the
-    activations that `images` cause becomes the outermost level. Biases and the logits stay in full precision.
-    `network` is left alone.
+    Weights are rounded as in a `Recipe`, per tensor. The image and the output of each ReLU are rounded to
+    signed and unsigned integers, respectively, times a fixed scale each: the 99.999th percentile of the
+    activations for `images` becomes the outermost level. Biases and logits stay in full precision. `network`
+    is left unchanged.
 
     Args:
-        network: in full precision.
-        images: `[N, C, H, W]`, to take the scales from.
-        bits: of weights and activations, 2..8.
+        network: a ReLU network in full precision.
+        images: `[N, C, H, W]`, the images to determine the scales from.
+        bits: bits of weights and activations, 2..8.
 
     Raises:
-        ValueError: the network spikes or is quantised, or the bits are outside 2..8.
+        ValueError: the network spikes or is quantised, or `bits` is outside 2..8.
     """
     if network.spiking or network.recipe != RECIPES["fp32"]:
         raise ValueError(f"network must be a ReLU network in full precision, not {network.extra_repr()}")
@@ -232,7 +235,7 @@ def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticN
     if not chosen.weight_bits:
         raise ValueError(f"bits must be a whole number in 2..8, not {bits!r}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an optional package that only language models need
+        warnings.simplefilter("ignore")  # about an optional package that only language models need
         from brevitas.graph.calibrate import calibration_mode
 
     quantised = StaticNetwork(network, chosen).eval()
@@ -242,7 +245,7 @@ def static_ptq(network: Network, images: torch.Tensor, bits: int = 8) -> StaticN
 
 
 class StaticNetwork(nn.Module):
-    """What `static_ptq` makes of a network: `forward` takes images and gives an `Output`, too."""
+    """A network quantised by `static_ptq`; like `Network`, it takes images and returns an `Output`."""
 
     def __init__(self, network: Network, chosen: Recipe):
         from brevitas import nn as brevitas_nn
@@ -259,7 +262,7 @@ class StaticNetwork(nn.Module):
             for name, value in trained.named_parameters():
                 getattr(self.weights[-1], name).data.copy_(value)
             self.inputs.append(brevitas_nn.QuantReLU(bit_width=chosen.weight_bits))
-        self.inputs = self.inputs[:-1]  # the last layer's output goes nowhere
+        self.inputs = self.inputs[:-1]  # the last layer's output is not quantised
 
     def forward(self, images: torch.Tensor) -> Output:
         values = images

@@ -1,4 +1,4 @@
-"""Training a network: loss, read-out, epochs, and checkpoints from which training goes on after a kill."""
+"""Train a network: loss, read-out, epochs, and checkpoints to resume an interrupted training from."""
 
 import copy
 import math
@@ -25,20 +25,20 @@ from scnn.quantization import Recipe
 FORMAT = "scnn network 2"
 READOUTS = ("spikes", "membrane")
 SCHEDULES = ("constant", "cosine", "onecycle")
-WARM_UP = 0.15  # share of the training in which the rate of "onecycle" rises
-TEMPERATURE, FROM_TEACHER = 2.0, 0.7  # of distillation: how soft its answers are, and their share of the loss
-SEEDS = 2**63  # what PyTorch's generators can be seeded with
+WARM_UP = 0.15  # share of the training in which the learning rate of "onecycle" rises
+TEMPERATURE, FROM_TEACHER = 2.0, 0.7  # distillation: temperature, and the teacher's share of the loss
+SEEDS = 2**63  # number of seeds that PyTorch's generators accept
 _EVALUATION_BATCH = 50
 _MOST = {"epochs": 10_000, "batch_size": 100_000, "seed": SEEDS - 1}
-_LONGEST_NAME = 100  # characters of a class
+_LONGEST_NAME = 100  # most characters in the name of a class
 
 
 class StateError(ValueError):
-    """A training state that cannot be resumed from: damaged, or of another training."""
+    """A training state cannot be resumed: it is damaged, or belongs to another training."""
 
 
 class Diverged(ValueError):
-    """A training whose loss or weights are no longer finite numbers."""
+    """The loss or the weights of a training are no longer finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Training:
     """How a network is trained; the defaults are the paper's.
 
     Attributes:
-        epochs: how often all recordings are seen.
-        batch_size: recordings.
-        learning_rate: Adam's.
+        epochs: passes over all recordings.
+        batch_size: recordings per training step.
+        learning_rate: Adam's step size.
         schedule: of the learning rate, one of `SCHEDULES`: "cosine" falls to 0 over the epochs; "onecycle"
             rises first, and changes at each step (Smith and Topin, 2019).
-        seed: of the order of the recordings, and of what is drawn for them.
-        weight_decay: AdamW's; 0: Adam.
-        dropout: share of the last layer's inputs that are blanked in training.
-        spike_penalty: what spikes cost beside wrong answers, see `synaptic_operations`.
+        seed: seed of the order of the recordings, and of dropout and augmentation.
+        weight_decay: weight decay of AdamW; 0 uses Adam.
+        dropout: share of the last layer's inputs that are zeroed in training.
+        spike_penalty: weight of the spikes' operations in the loss, see `synaptic_operations`.
 
     Raises:
         ValueError: a parameter is not valid; the message names it.
@@ -83,7 +83,7 @@ class Training:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
 
     def rate(self, epoch: int, done: float = 0.0) -> float:
-        """The learning rate of `epoch`, counted from 0, of which the share `done` is over."""
+        """The learning rate in `epoch` (from 0), after a share `done` of it."""
         if self.schedule == "constant":
             return self.learning_rate
         share = epoch / self.epochs
@@ -101,7 +101,7 @@ def loss(output: Output, labels: torch.Tensor) -> torch.Tensor:
     For a ReLU network it is the cross-entropy of the logits.
 
     Args:
-        labels: int64 `[N]`, or shares of the classes `[N, classes]`.
+        labels: int64 `[N]`, or class probabilities `[N, classes]`.
     """
     steps = output.membrane.shape[0]
     repeated = labels.repeat(steps, *[1] * (labels.dim() - 1))
@@ -109,7 +109,12 @@ def loss(output: Output, labels: torch.Tensor) -> torch.Tensor:
 
 
 def distilled(output: Output, targets: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
-    """`loss` and that of a teacher's softened answers `soft` `[N, classes]` (Hinton et al., 2015)."""
+    """Distillation: `loss` combined with that for a teacher's `softened` answers (Hinton et al., 2015).
+
+    Args:
+        targets: as `labels` of `loss`.
+        soft: the teacher's class probabilities, `[N, classes]`.
+    """
     student = functional.log_softmax(output.membrane / TEMPERATURE, dim=-1).flatten(0, 1)
     steps = output.membrane.shape[0]
     taught = functional.kl_div(student, soft.repeat(steps, 1), reduction="batchmean")
@@ -117,17 +122,17 @@ def distilled(output: Output, targets: torch.Tensor, soft: torch.Tensor) -> torc
 
 
 def synaptic_operations(network: Network, traces: Sequence[Trace]) -> torch.Tensor:
-    """Additions that the spikes of a batch cause in the next layers, for a recording on average; a scalar.
+    """Mean number of additions per recording that the spikes of a batch cause in the next layers; a scalar.
 
-    As `scnn.metrics.activity` counts them, but that a neuron at a border counts as one inside. The gradient
-    reaches the weights through the surrogate. A `spike_penalty` p makes the loss::
+    Counted as in `scnn.metrics.activity`, except that neurons at a border count like those inside. Gradients
+    flow to the weights through the surrogate. With a `spike_penalty` p, the loss becomes::
 
         T (CE + p S / S_0)
 
-    with the operations S and S_0, those before the training.
+    where S is the number of operations, and S_0 that before the training.
 
     Args:
-        traces: of its layers over the batch.
+        traces: one per layer, for the batch.
     """
     fans = [
         after.units * (after.kernel / after.stride) ** 2 if after.kernel else after.units
@@ -138,14 +143,14 @@ def synaptic_operations(network: Network, traces: Sequence[Trace]) -> torch.Tens
 
 
 def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
-    """Evidence for each class, `[N, classes]`: spikes counted over time, or the membrane's sum over time.
+    """Evidence for each class, `[N, classes]`: number of spikes, or sum of the membrane, over time.
 
-    A ReLU network has its logits in either case.
+    For a ReLU network these are always the logits.
 
     Raises:
         ValueError: the readout is not in `READOUTS`.
 
-    >>> spikes = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]])  # of two classes at two time steps
+    >>> spikes = torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]])  # two time steps, two classes
     >>> scores(Output(spikes, membrane=spikes))
     tensor([[1., 2.]])
     """
@@ -155,9 +160,9 @@ def scores(output: Output, readout: str = "spikes") -> torch.Tensor:
 
 
 def answer(output: Output, readout: str = "spikes") -> tuple[torch.Tensor, torch.Tensor]:
-    """The class of most evidence and the confidence in it.
+    """The class with the most evidence, and the confidence in it.
 
-    The confidence is that class' share in the softmax of the output membranes, averaged over the time steps.
+    The confidence is the class's softmax probability from the output membranes, averaged over the time steps.
 
     Returns:
         Classes, int64 `[N]`, and confidences, float32 `[N]` in 0..1.
@@ -172,18 +177,18 @@ def answers(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`answer` for each of `images`: classes int64 and confidences float32, `[N]`."""
     with torch.no_grad():
-        found = [answer(network(part), readout) for part in images.split(_EVALUATION_BATCH)]
-    classes, confidences = zip(*found, strict=True)
+        batches = [answer(network(part), readout) for part in images.split(_EVALUATION_BATCH)]
+    classes, confidences = zip(*batches, strict=True)
     return torch.cat(classes), torch.cat(confidences)
 
 
 def predict(network: Network, images: torch.Tensor, readout: str = "spikes") -> torch.Tensor:
-    """The class of each image, int64 `[N]`: that of most evidence, the first of several equal ones."""
+    """The class of each image, int64 `[N]`: the one with the most evidence, on a tie the first."""
     return answers(network, images, readout)[0]
 
 
 def evaluate(network: Network, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Loss, and accuracy in 0..1 by spike count and by membrane, over all of `images`."""
+    """Loss over all `images`, and accuracy in 0..1 by spike count and by membrane."""
     sums = {"loss": 0.0, "accuracy": 0, "accuracy_membrane": 0}
     with torch.no_grad():
         for part, target in zip(
@@ -204,15 +209,15 @@ def step(
     soft: torch.Tensor | None = None,
     per_operation: float = 0.0,
 ) -> tuple[float, int]:
-    """One update of the weights by a batch.
+    """Update the weights with one batch.
 
     Args:
         labels: as in `loss`.
-        soft: a teacher's answers; with them the loss is that of `distilled`.
-        per_operation: added to the loss at each time step for every one of the `synaptic_operations`.
+        soft: a teacher's answers; if given, the loss is that of `distilled`.
+        per_operation: cost of each of the `synaptic_operations`, added to the loss for each time step.
 
     Returns:
-        The batch's loss, and how many of its recordings were right before the update.
+        The batch's loss, and the number of correct answers before the update.
     """
     traces: list[Trace] | None = [] if per_operation else None
     output = network(images, traces)
@@ -227,21 +232,21 @@ def step(
 
 
 def _shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Labels `[N]` as shares of the classes `[N, classes]`; a label of -1, none of them, as equal shares."""
+    """Labels `[N]` as class probabilities `[N, classes]`; -1 (none of them) as equal probabilities."""
     shares = functional.one_hot(labels.clamp(min=0), classes).float()
     shares[labels < 0] = 1 / classes
     return shares
 
 
 def softened(teachers: Sequence[Network], images: torch.Tensor) -> torch.Tensor:
-    """The mean answer of some networks, softened by `TEMPERATURE`: `[N, classes]`."""
+    """The teachers' class probabilities softened by `TEMPERATURE`, averaged: `[N, classes]`."""
     with torch.no_grad():
         answers = [teacher(images).membrane.mean(dim=0) / TEMPERATURE for teacher in teachers]
     return torch.stack([functional.softmax(answer, dim=-1) for answer in answers]).mean(dim=0)
 
 
 def adam(network: Network, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
-    """Adam as `fit` uses it (AdamW with a weight decay): all weights updated in one pass over the memory."""
+    """The optimiser of `fit`: Adam (AdamW with a weight decay), fused to update all weights in one pass."""
     weights = _trained(network).values()
     if weight_decay:
         return torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay, fused=True)
@@ -249,7 +254,7 @@ def adam(network: Network, learning_rate: float, weight_decay: float = 0.0) -> t
 
 
 def _trained(network: Network) -> dict[str, torch.Tensor]:
-    """The weights that a training changes, by name: those that ask for a gradient."""
+    """The trainable weights by name: those that require a gradient."""
     return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
@@ -267,25 +272,26 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train `network` in place.
 
-    After each epoch the network is evaluated on `held_out`, and everything needed to go on is written to the
-    file `state`. If that file exists, training resumes after its last epoch, and ends with the weights that
-    it would have had without a break. Weights that ask for no gradient stay as they are.
+    After each epoch the network is evaluated on `held_out`, and everything needed to resume is written to the
+    file `state`. If that file exists, training resumes after its last epoch, and ends with the same weights
+    as without an interruption. Weights that do not require a gradient stay fixed.
 
     Args:
-        images: `[N, C, H, W]`; with an `augmentation` `[N, K, C, H, W]`, K copies of each.
-        labels: `[N]`; with an `augmentation` -1 means none of the classes.
+        images: `[N, C, H, W]`; with an `augmentation` `[N, K, C, H, W]`, K versions of each.
+        labels: `[N]`; with an `augmentation`, -1 means none of the classes.
         held_out: images and labels to evaluate on.
-        state: the file to go on from.
+        state: file for the training state; None stores none.
         progress: label of the progress bar, which is shown on a terminal.
-        on_epoch: called with the network and the history so far, after each epoch and where training goes on.
-        augmentation: each step draws one of the copies of an image and changes it further.
+        on_epoch: called with the network and the history so far, after each epoch and on resuming.
+        augmentation: each step draws one version of each image and changes it further.
         teachers: networks whose softened answers are learnt, too.
 
     Returns:
-        The history, a row an epoch.
+        The history, a row per epoch.
 
     Raises:
-        Diverged: the loss stops being finite; the message names epoch and learning rate.
+        Diverged: the loss or the weights are no longer finite; the message names epoch and learning rate.
+        StateError: `state` is damaged, or belongs to another training.
     """
     optimizer = adam(network, training.learning_rate, training.weight_decay)
     network.dropout = training.dropout
@@ -306,30 +312,29 @@ def fit(
         total, right = 0.0, 0
         with torch.random.fork_rng(devices=[]):
             drawn_seed = int(np.random.default_rng([training.seed, epoch, 1]).integers(2**63))
-            torch.manual_seed(drawn_seed)  # of the dropout
+            torch.manual_seed(drawn_seed)  # for dropout
             generator = torch.Generator().manual_seed(drawn_seed)
             for number, batch in enumerate(order.split(training.batch_size)):
                 if training.schedule == "onecycle":
                     done = number * training.batch_size / len(images)
                     optimizer.param_groups[0]["lr"] = training.rate(epoch, done)
-                shown, wanted = images[batch], labels[batch]
+                inputs, targets = images[batch], labels[batch]
                 if augmentation is not None:
                     drawn = torch.randint(images.shape[1], (len(batch),), generator=generator)
-                    wanted = _shares(wanted, network.layers[-1].units)
-                    shown = jitter(images[batch, drawn], augmentation, generator)
-                    shown, wanted = mixup(
-                        mask(shown, augmentation, generator), wanted, augmentation, generator
-                    )
-                soft = softened(teachers, shown) if teachers else None
-                value, correct = step(network, optimizer, shown, wanted, soft, per_operation)
+                    targets = _shares(targets, network.layers[-1].units)
+                    inputs = jitter(images[batch, drawn], augmentation, generator)
+                    inputs = mask(inputs, augmentation, generator)
+                    inputs, targets = mixup(inputs, targets, augmentation, generator)
+                soft = softened(teachers, inputs) if teachers else None
+                value, correct = step(network, optimizer, inputs, targets, soft, per_operation)
                 if not math.isfinite(value):
                     raise _diverged(training, epoch)
                 total += value * len(batch)
                 right += correct
         network.eval()
         tested = {f"held_out_{name}": number for name, number in evaluate(network, *held_out).items()}
-        finite_now = all(weight.isfinite().all() for weight in network.state_dict().values())
-        if not (finite_now and all(map(math.isfinite, tested.values()))):
+        finite_weights = all(weight.isfinite().all() for weight in network.state_dict().values())
+        if not (finite_weights and all(map(math.isfinite, tested.values()))):
             raise _diverged(training, epoch)
         seconds = time.perf_counter() - start
         row = {
@@ -350,11 +355,11 @@ def fit(
 
 
 def _operations_at_first(network: Network, images: torch.Tensor) -> float:
-    """`synaptic_operations` of the network as it is, over some hundred of its training images."""
-    some = images[:: len(images) // 100 + 1]
+    """`synaptic_operations` of the untrained network, over at most 100 of the training images."""
+    sample = images[:: len(images) // 100 + 1]
     traces: list[Trace] = []
-    with torch.no_grad():  # a copy, as batch normalisation takes notice of what it sees
-        copy.deepcopy(network).train()(some if some.dim() == 4 else some[:, 0], traces)
+    with torch.no_grad():  # on a copy, as batch normalisation updates its statistics
+        copy.deepcopy(network).train()(sample if sample.dim() == 4 else sample[:, 0], traces)
     return max(1.0, synaptic_operations(network, traces).item())
 
 
@@ -366,13 +371,16 @@ def _diverged(training: Training, epoch: int) -> Diverged:
 
 
 def save_network(network: Network, path: Path | str, about: dict[str, Any] | None = None) -> None:
-    """Write weights and description to a safetensors file.
+    """Write a network's weights and description to a safetensors file.
 
-    The file's header is plain JSON text, and holds all that `load_network` needs, with a checksum of the
-    whole. Equal networks give equal files.
+    The file's header is plain JSON with everything that `load_network` needs, and a checksum of the whole.
+    Equal networks give equal files.
 
     Args:
-        about: any JSON to keep beside them; `check_about` looks at what `scnn predict` needs of it.
+        about: any JSON to store with them; `check_about` checks the entries that `scnn predict` needs.
+
+    Raises:
+        ValueError: as for `check_about`.
     """
     check_about(about or {}, network)
     kept = {"network": _description(network), "about": about or {}}
@@ -380,7 +388,7 @@ def save_network(network: Network, path: Path | str, about: dict[str, Any] | Non
 
 
 def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
-    """The network of `save_network`, in evaluation mode, and what was kept beside it.
+    """Read a network saved by `save_network`, in evaluation mode, and its `about`.
 
     Nothing in the file is ever executed.
 
@@ -393,13 +401,11 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
     try:
         saved, about = dict(kept["network"]), kept["about"]
         neuron, recipe = Neuron(**saved.pop("neuron")), Recipe(**saved.pop("recipe", {}))
-        with torch.device("meta"):  # shapes alone: a forged header must not make us fill the memory
+        with torch.device("meta"):  # only shapes, so that a forged header cannot fill the memory
             network = Network(neuron=neuron, recipe=recipe, **saved)
         check_about(about, network)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: the description of the network in its header cannot be used ({error})"
-        ) from error
+        raise ValueError(f"{path}: the network's description in the header is not valid ({error})") from error
     expected = network.state_dict()
     if _shapes(weights) != _shapes(expected):
         raise ValueError(
@@ -414,15 +420,16 @@ def load_network(path: Path | str) -> tuple[Network, dict[str, Any]]:
 
 
 def check_about(about: dict[str, Any], network: Network) -> None:
-    """Check what is said beside `network` about its recordings, as far as it is there.
+    """Check the description of a network's recordings; missing entries are valid.
 
     Args:
-        about: a dictionary, in which `classes` has a name for each output, which a terminal can print;
-            `sample_rate` is in Hz; `normalization` is None, or mean and deviation; and `experiment` is a
-            dictionary whose `features` are those of the network's images.
+        about: a dictionary. `classes` must have a printable name for each output; `sample_rate` is in Hz;
+            `normalization` is None, or mean and standard deviation; and `experiment` is a dictionary whose
+            `features` fit the size of the network's images.
+        network: the network that it describes.
 
     Raises:
-        ValueError: an entry is not so; the message names it.
+        ValueError: an entry is not valid; the message names it.
     """
     if not isinstance(about, dict):
         raise ValueError(f"about must be a dictionary, not {about!r}")
@@ -455,7 +462,7 @@ def check_about(about: dict[str, Any], network: Network) -> None:
 
 
 def _printable(text: str) -> bool:
-    """Whether `text` has no characters that control a terminal, end lines or turn the writing direction."""
+    """Whether `text` has no characters that control a terminal, end lines or change the text direction."""
     turning = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     return not any(
         unicodedata.category(each) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(each) in turning
@@ -464,7 +471,7 @@ def _printable(text: str) -> bool:
 
 
 def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    """Shape of each tensor, and its dtype where that is not float32."""
+    """The shape of each tensor, with its dtype if that is not float32."""
     return {
         name: tuple(tensor.shape) if tensor.dtype == torch.float32 else (str(tensor.dtype), *tensor.shape)
         for name, tensor in sorted(tensors.items())
@@ -483,12 +490,12 @@ def _description(network: Network) -> dict[str, Any]:
 
 
 _STATE = "scnn training state 2"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of each weight
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # Adam's state for each weight
 _COLUMNS = ("seconds", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "held_out_accuracy_membrane")
 
 
 def _kept(network: Network) -> dict[str, torch.Tensor]:
-    """What a state keeps of a network: all but the count of batches, which its normalisation does not use."""
+    """A network's tensors in a training state: all but the unused batch counts of the normalisation."""
     return {name: each for name, each in network.state_dict().items() if each.is_floating_point()}
 
 
@@ -509,13 +516,13 @@ def _resume(state, network, optimizer, training) -> list[dict[str, float]]:
         whole("epochs of its history", len(history), 1, training.epochs)
         for number, row in enumerate(history, 1):
             if row["epoch"] != number or not row.keys() >= {*_COLUMNS}:
-                raise ValueError(f"row {number} of its history is not one of a training")
+                raise ValueError(f"row {number} of its history is not valid")
             for name, value in row.items():
                 finite(name, value)
     except (FileNotFoundError, ValueError) as error:
         raise StateError(str(error) if str(state) in str(error) else f"{state}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise StateError(f"{state}: its header cannot be used ({error})") from error
+        raise StateError(f"{state}: its header is not valid ({error})") from error
     if not belongs:
         raise StateError(f"{state}: belongs to another training; remove it, or choose another file")
     weights = _trained(network)

@@ -1,9 +1,8 @@
-"""Synthetic voices: a hundred speakers of eSpeak NG say words, as a training aid that can be made anywhere.
+"""Synthetic voices: about a hundred eSpeak NG speakers say words, as a training aid that anyone can generate.
 
-Two corpora come from here: "voices" (the ten digits) and "voices-words" (words and syllables that are no
-digits, to learn and to test what should be refused). eSpeak NG comes inside the wheel `espeakng-loader`,
-without which only what has been made before can be read. What a network makes of these clips says nothing
-about people.
+This module makes two corpora: "voices" (the ten digits) and "voices-words" (words and syllables other than
+digits, to train and test refusal). eSpeak NG comes with the wheel `espeakng-loader`; without it, only corpora
+in the cache can be read. Results on these clips say nothing about people.
 """
 
 import hashlib
@@ -26,11 +25,11 @@ from tqdm import tqdm
 
 from scnn.files import atomic_write, cache_dir, locked
 
-VERSION = "0.2.4"  # of espeakng-loader, for which the manifest was written; it holds eSpeak NG 1.52.0
+VERSION = "0.2.4"  # version of espeakng-loader behind the manifest; it contains eSpeak NG 1.52.0
 MANIFEST = Path(__file__).parent / "voices.sha256"
 SAMPLE_RATE = 8000
-# A voice is an accent of English and, after the plus, the variant that gives the speaker. Variants that are
-# robots or effects are left out. There are fewer women among them, so each woman speaks with three accents.
+# A voice is an accent of English, a plus sign, and the variant that gives the speaker. Variants that are
+# robots or effects are left out. As there are fewer women, each woman speaks with three accents.
 _ACCENTS = (
     "en-us",
     "en",
@@ -57,7 +56,7 @@ VOICES = (
 
 
 class Clip(NamedTuple):
-    """What one voice said once: class, voice, number of the take, and int16 [samples] at 8 kHz."""
+    """One clip: class, voice, number of the take, and int16 [samples] at 8 kHz."""
 
     label: str
     voice: str
@@ -65,7 +64,7 @@ class Clip(NamedTuple):
     samples: np.ndarray
 
 
-Said = tuple[np.ndarray, np.ndarray]  # by one voice: int32 lengths of its clips, and their int16 samples
+Said = tuple[np.ndarray, np.ndarray]  # all clips of one voice: int32 lengths, and int16 samples in sequence
 
 
 class _Words(NamedTuple):
@@ -74,7 +73,8 @@ class _Words(NamedTuple):
     takes: int
 
 
-# No word that sounds like a digit in some accent (won, to, for, ate, tree, free, oh). The last are no words.
+# Words that sound like a digit in some accent are avoided (won, to, for, ate, tree, free, oh). The last line
+# has nonsense syllables.
 _OTHERS = tuple(
     """
     yes no up down left right on off stop go start bed bird cat dog house happy wow learn follow visual
@@ -92,21 +92,21 @@ CORPORA = {
 
 
 def identity(name: str) -> str:
-    """What the corpus `name` depends on: its manifest, and the wheel's version where that is another one."""
+    """A digest of what the corpus `name` depends on: its manifest, and the wheel's version if it differs."""
     version = _installed()
     known = name, sorted(_manifest(name).items()), "" if version in (None, VERSION) else version
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
 def load(name: str) -> list[Clip]:
-    """All clips of the corpus `name`, from the cache; made there, in about a minute, the first time.
+    """All clips of the corpus `name`, from the cache; the first call makes them, in about a minute.
 
-    They are kept in one file. Of two processes at once, one waits for the other. Warns, and makes it again,
-    where that file is damaged; warns where voices do not sound exactly as the manifest says, as with another
-    version of eSpeak NG.
+    They are stored in one file. If two processes call this at once, one waits for the other. If the file is
+    damaged, it is made again, with a warning. Another warning says if voices differ from the manifest, as
+    with another version of eSpeak NG.
 
     Raises:
-        ModuleNotFoundError: neither the clips nor the wheel `espeakng-loader` are there.
+        ModuleNotFoundError: neither the clips nor the wheel `espeakng-loader` is available.
         OSError: eSpeak NG fails; the message names the voice.
     """
     file = cache_dir() / f"{name}-{identity(name)}.safetensors"
@@ -117,11 +117,11 @@ def load(name: str) -> list[Clip]:
             with atomic_write(file) as temporary:
                 temporary.write_bytes(safetensors_numpy.save(_tensors(said)))
     known = _manifest(name)
-    other = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
-    if other:
+    different = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
+    if different:
         warnings.warn(
-            f"{name}: {len(other)} of {len(said)} voices, the first is {other[0]}, do not sound exactly as "
-            f"with espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ a little",
+            f"{name}: {len(different)} of {len(said)} voices, the first is {different[0]}, differ from those "
+            f"of espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ a little",
             stacklevel=2,
         )
     words = CORPORA[name]
@@ -137,14 +137,14 @@ def load(name: str) -> list[Clip]:
 
 
 def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
-    """Let eSpeak NG say the corpus `name`; what each voice said, by voice.
+    """Synthesise the corpus `name` with eSpeak NG; the clips of each voice, by voice.
 
-    Clips come in the order of word and take. Speed (130 to 260 words a minute), pitch, its range, loudness
-    and the silence around the word (20 to 60 ms) are drawn from the word, the voice and the take. The same
-    wheel gives the same samples, whichever `voices` are made.
+    Clips are ordered by word and take. Speed (130 to 260 words per minute), pitch, pitch range, loudness and
+    the silence around the word (20 to 60 ms) are drawn with word, voice and take as the seed. The same wheel
+    gives the same samples, whichever `voices` are made.
 
     Raises:
-        ModuleNotFoundError: the wheel `espeakng-loader` is not there.
+        ModuleNotFoundError: the wheel `espeakng-loader` is not installed.
         OSError: eSpeak NG fails; the message names the voice.
     """
     try:
@@ -167,12 +167,12 @@ def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
         answers = pool.map(lambda voice: _speak(wanted | {"voice": voice}, data), voices)
         answers = tqdm(answers, name, total=len(voices), unit="voice", disable=None)
         return dict(zip(voices, answers, strict=True))
-    finally:  # after a failure or Ctrl-C no other voice is begun
+    finally:  # after a failure or Ctrl-C, start no other voice
         pool.shutdown(cancel_futures=True)
 
 
 def digest(said: Said) -> str:
-    """SHA-256 of what one voice said.
+    """SHA-256 of the clips of one voice.
 
     >>> digest((np.array([3]), np.array([0, 1, -1])))[:8]
     'ce5088ca'
@@ -182,11 +182,11 @@ def digest(said: Said) -> str:
 
 
 def _speak(wanted: dict, data: Path) -> Said:
-    # -P: no file of this package is to be taken for one of the standard library. The data goes by its name in
+    # -P: modules of this package must not shadow the standard library. The data folder is given relative to
     # the working folder because eSpeak NG refuses long paths.
     program = [sys.executable, "-P", str(Path(__file__).with_name("_espeak.py").absolute())]
-    question = json.dumps(wanted | {"data": data.name}).encode()
-    answer = subprocess.run(program, input=question, capture_output=True, cwd=data.parent)
+    request = json.dumps(wanted | {"data": data.name}).encode()
+    answer = subprocess.run(program, input=request, capture_output=True, cwd=data.parent)
     if answer.returncode != 0:
         lines = answer.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise OSError(f"eSpeak NG failed for the voice {wanted['voice']} ({answer.returncode}): {lines[-1]}")
@@ -195,7 +195,7 @@ def _speak(wanted: dict, data: Path) -> Said:
 
 
 def _read(file: Path, name: str) -> dict[str, Said] | None:
-    """What was written to `file`, None where there is none or it is damaged."""
+    """The clips stored in `file`, or None if it is missing or (with a warning) damaged."""
     if not file.is_file():
         return None
     try:
@@ -203,7 +203,7 @@ def _read(file: Path, name: str) -> dict[str, Said] | None:
         said = {voice: (kept[f"lengths {voice}"], kept[f"samples {voice}"]) for voice in VOICES}
         if np.array_equal(_whole(said), kept["digest"]):
             return said
-        reason = "its samples are not those written"
+        reason = "the checksum differs"
     except (SafetensorError, KeyError, OSError) as error:
         reason = str(error)
     warnings.warn(f"{file}: damaged ({reason}); the corpus {name} is made again", stacklevel=3)
@@ -217,13 +217,13 @@ def _tensors(said: dict[str, Said]) -> dict[str, np.ndarray]:
 
 
 def _whole(said: dict[str, Said]) -> np.ndarray:
-    """SHA-256 of what all voices said, as uint8."""
+    """SHA-256 of the clips of all voices, as uint8."""
     digests = "".join(map(digest, said.values()))
     return np.frombuffer(hashlib.sha256(digests.encode()).digest(), dtype=np.uint8)
 
 
 def _manifest(name: str) -> dict[str, str]:
-    """Digest by voice, of lines `digest  corpus/voice`."""
+    """The digest of each voice, from lines `digest  corpus/voice`."""
     lines = (line.split() for line in MANIFEST.read_text().splitlines())
     return {path.split("/")[1]: known for known, path in lines if path.split("/")[0] == name}
 
@@ -236,7 +236,7 @@ def _installed() -> str | None:
 
 
 def main() -> None:
-    """Write the manifest again, as another version of the wheel or another set of voices asks for."""
+    """Rewrite the manifest, which another version of the wheel or another set of voices requires."""
     lines = [f"{digest(said)}  {name}/{voice}\n" for name in CORPORA for voice, said in make(name).items()]
     MANIFEST.write_text("".join(lines))
 

@@ -1,12 +1,12 @@
-"""Maps that are the same everywhere outside a window, and layers that compute little more than the window.
+"""Maps that are uniform outside a window, and layers that compute little more than the window.
 
-The paper's images are mostly padding: zeros around a small window of data. Every neuron of a layer that sees
-only padding receives the same current. So a `Patch` holds the activity inside a box of the map, and that of
-all neurons outside it once per channel: the background. `convolve`, `pool` and `linear` take the patch of one
-layer to the current of the next. This changes the order of a few sums and nothing else.
+The paper's images are mostly padding: zeros around a small window of data. All neurons of a channel that see
+only padding receive the same current. So a `Patch` stores the activity inside a box of the map, and the
+activity outside it once per channel: the background. `convolve`, `pool` and `linear` compute the next layer's
+current from a patch. Apart from the order of a few sums, the results are the same.
 
-Without it, a training step of Model A takes 3.7 times as long, of B 2.8 times, and of the control CNN 1.2
-times (`python -m benchmarks.parts`, batches of 40 on one core).
+Without this, a training step takes 3.7 times as long for Model A, 2.8 times for B, and 1.2 times for the
+control CNN (`python -m benchmarks.parts`, batches of 40 on one core).
 """
 
 from typing import NamedTuple
@@ -21,15 +21,15 @@ from scnn.notation import Layer
 
 
 class Patch(NamedTuple):
-    """Activity of a layer: inside a box of its map, and once for all neurons outside it.
+    """Activity of a layer: inside a box of its map, and once per channel for all neurons outside it.
 
-    The number of steps S is that of the time steps T, or 1 where the activity is constant over time.
+    S is the number of time steps T, or 1 if the activity is constant over time.
 
     Attributes:
-        values: `[S, N, C, h, w]`, inside the box.
-        background: `[S, C]`, outside it.
-        box: where in the map the values are.
-        size: of the whole map.
+        values: `[S, N, C, h, w]`, the activity inside the box.
+        background: `[S, C]`, the activity outside it.
+        box: position of the values in the map.
+        size: height and width of the whole map.
     """
 
     values: torch.Tensor
@@ -39,11 +39,11 @@ class Patch(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the box is the whole map, so that there is no background."""
+        """Whether the box is the whole map, without a background."""
         return self.box == whole(self.size)
 
     def over(self, box: Box) -> torch.Tensor:
-        """The values over a larger `box`, filled up from the background: `[S, N, C, height, width]`."""
+        """The values in a larger `box`, padded with the background: `[S, N, C, height, width]`."""
         if box == self.box:
             return self.values
         top, bottom, left, right = box
@@ -84,7 +84,7 @@ def data_box(images: torch.Tensor) -> Box:
     """
     images = images.detach().cpu()
     if images.dtype not in (torch.float32, torch.float64):
-        images = images != 0  # numpy knows no bfloat16, and numba no float16
+        images = images != 0  # NumPy does not support bfloat16, nor numba float16
     top, bottom, left, right = _bounds(images.numpy())
     return (top, bottom, left, right) if bottom else (0, 1, 0, 1)
 
@@ -103,11 +103,11 @@ def _bounds(images: np.ndarray) -> Box:
 
 
 def convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tensor) -> Patch:
-    """The current of a convolution without its pooling: in the box of all outputs that see the patch's box.
+    """The current of a convolution before its pooling, in the box of all outputs that see the patch's box.
 
     Args:
-        patch: of the layer before. It must be whole for a layer that pads, as the zeros of the padding are
-            not the background.
+        patch: activity of the previous layer. It must be whole if this layer pads, as the padding's zeros
+            differ from the background.
         layer: the convolution.
         weight: `[O, C, kernel, kernel]`.
         bias: `[O]`.
@@ -123,7 +123,7 @@ def convolve(patch: Patch, layer: Layer, weight: torch.Tensor, bias: torch.Tenso
 
 
 def pool(patch: Patch, layer: Layer) -> Patch:
-    """The current after the layer's max pooling, if it has one."""
+    """The current after the layer's max pooling, if any."""
     if not layer.pool:
         return patch
     size = layer.pooled(patch.size)
@@ -134,12 +134,12 @@ def pool(patch: Patch, layer: Layer) -> Patch:
 
 
 def linear(patch: Patch, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """The current `[S, N, O]` of a fully connected layer, of `weight` `[O, C * H * W]` and `bias` `[O]`."""
+    """The current `[S, N, O]` of a fully connected layer with `weight` `[O, C * H * W]` and `bias` `[O]`."""
     return boxed_linear(patch.values, patch.background, patch.box, patch.size, weight, bias)
 
 
 def _reach(box: Box, kernel: int, stride: int, size: Size) -> tuple[Box, Box]:
-    """The box of outputs of a sliding window that see `box`, in a map of `size`, and the inputs they need."""
+    """The box of a sliding window's outputs that see `box`, in a map of `size`, and that of their inputs."""
     (top, bottom, above, below), (left, right, before, after) = (
         _span(low, high, kernel, stride, length)
         for low, high, length in zip(box[::2], box[1::2], size, strict=True)
@@ -148,8 +148,8 @@ def _reach(box: Box, kernel: int, stride: int, size: Size) -> tuple[Box, Box]:
 
 
 def _span(low: int, high: int, kernel: int, stride: int, length: int) -> tuple[int, int, int, int]:
-    """Along one side: outputs from the first to behind the last, of `length`, and inputs likewise."""
-    # Not behind `low`, where a stride beyond the kernel puts it: the inputs begin at an output's edge.
+    """`_reach` along one side of `length` outputs: start and end of the outputs and of their inputs."""
+    # At most low // stride: with a stride larger than the kernel, `low` may lie between two windows.
     first = min(max(0, -(-(low - kernel + 1) // stride)), low // stride, length - 1)
     last = max(first, min((high - 1) // stride, length - 1))
     return first, last + 1, min(first * stride, low), max(last * stride + kernel, high)

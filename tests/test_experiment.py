@@ -155,7 +155,7 @@ def test_json_says_everything():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"model": "D"}, "'D' in architecture 'D' is not a layer.*or name one of A, B, C"),
+        ({"model": "D"}, "'D' in architecture 'D' is not a layer.*or use one of A, B, C"),
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1, not 0"),
         ({"beta": -0.1}, "beta must lie in 0..1, not -0.1"),
         ({"beta": "0.5"}, "beta must be a number, not '0.5'"),

@@ -105,10 +105,10 @@ def test_where_there_is_no_microphone_it_is_said(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lamp"], "must be two different ones or more"),
-        (["lamp", "lamp"], "must be two different ones or more"),
-        (["lamp", "../lamp"], "'../lamp': names of words"),
-        (["lamp", "_left"], "'_left': names of words"),
+        (["lamp"], "must be two or more different words"),
+        (["lamp", "lamp"], "must be two or more different words"),
+        (["lamp", "../lamp"], "'../lamp': words and speakers' names"),
+        (["lamp", "_left"], "'_left': words and speakers' names"),
     ],
 )
 def test_words_that_cannot_be_recorded_are_refused(heard, words, message, tmp_path, capsys):
@@ -202,4 +202,4 @@ def test_too_few_recordings_are_named(tmp_path, capsys):
     keywords.as_folder(alone, ("0", "2"), tmp_path, takes=5)
     keywords.as_folder(alone, ("1",), tmp_path, takes=4)
     assert main(["keywords", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "a word needs 5 recordings or more, ten are good; too few of 1: 1 (4)" in capsys.readouterr().err
+    assert "each word needs at least 5 recordings, better ten; too few of 1: 1 (4)" in capsys.readouterr().err

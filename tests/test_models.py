@@ -61,7 +61,7 @@ def test_notation_reads_strides_paddings_and_poolings():
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("D", r"'D' in architecture 'D' is not a layer.*or name one of A, B, C, CNN, LeNet, AlexNet"),
+        ("D", r"'D' in architecture 'D' is not a layer.*or use one of A, B, C, CNN, LeNet, AlexNet"),
         ("", "'' in architecture '' is not a layer"),
         ("6C3--10FC", "'' in architecture '6C3--10FC' is not a layer"),
         ("6c3-10FC", "'6c3' in architecture '6c3-10FC' is not a layer"),
@@ -114,7 +114,7 @@ def test_a_network_computes_in_other_types(architecture, precision, dtype, round
     image[:, :, 8:24, 10:20] = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
     network = build(architecture, num_steps=2, precision=precision)
     expected = network(image).membrane
-    with pytest.raises(ValueError, match=f"type of the network's weights, torch.float32, not {dtype}"):
+    with pytest.raises(ValueError, match=f"dtype of the network's weights, torch.float32, not {dtype}"):
         network(image.to(dtype))
     output = network.to(dtype)(image.to(dtype))
     training.loss(output, torch.tensor([1])).backward()
@@ -124,7 +124,7 @@ def test_a_network_computes_in_other_types(architecture, precision, dtype, round
 
 
 def test_rounded_weights_in_float16_are_refused():
-    with pytest.raises(ValueError, match="rounded weights are not computed in float16"):
+    with pytest.raises(ValueError, match="quantised weights do not work in float16"):
         build("B", precision="int8").half()(torch.zeros(1, 1, 32, 32).half())
 
 
@@ -534,5 +534,5 @@ def test_folding_takes_the_normalisation_out_and_changes_nothing(spiking):
 
 
 def test_batch_norm_needs_full_precision():
-    with pytest.raises(ValueError, match="batch_norm folds into full precision only"):
+    with pytest.raises(ValueError, match="batch_norm works in full precision only"):
         build("B", precision="int8", batch_norm=True)

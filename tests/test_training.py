@@ -569,14 +569,14 @@ def beside(**entries):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about, _: about.pop("network"), r"header cannot be used \('network'\)"),
-        (lambda about, _: about.pop("about"), r"header cannot be used \('about'\)"),
-        (lambda about, _: about.update(network="{"), "header cannot be used"),
-        (lambda about, _: about.update(network=[1]), "header cannot be used"),
+        (lambda about, _: about.pop("network"), r"header is not valid \('network'\)"),
+        (lambda about, _: about.pop("about"), r"header is not valid \('about'\)"),
+        (lambda about, _: about.update(network="{"), "header is not valid"),
+        (lambda about, _: about.update(network=[1]), "header is not valid"),
         (lambda about, _: about.update(about=[1]), "about must be a dictionary"),
         (describe(architecture="6X3"), "'6X3' in architecture '6X3' is not a layer"),
-        (describe(architecture=None), "header cannot be used"),
-        (describe(architecture="9" * 20 + "FC"), "header cannot be used"),
+        (describe(architecture=None), "header is not valid"),
+        (describe(architecture="9" * 20 + "FC"), "header is not valid"),
         (describe(neuron={"beta": 7}), "beta must lie in 0..1, not 7"),
         (describe(neuron={"gamma": 7}), "gamma"),
         (describe(num_steps=-1), "num_steps must be a whole number of at least 1, not -1"),
@@ -589,7 +589,7 @@ def beside(**entries):
             describe(architecture="-".join(["1FC"] * 200_000)),
             "architecture must be text, of at most 64 layers",
         ),
-        (describe(architecture="-".join(["1FC"] * 65)), "architecture has 65 layers of at most 64"),
+        (describe(architecture="-".join(["1FC"] * 65)), "architecture has 65 layers, at most 64"),
         (describe(num_steps=10**6), "num_steps must be at most 1000, not 1000000"),
         (describe(num_steps=1000, input_shape=[1, 4000, 4000]), "too large"),
         (describe(num_steps=True), "num_steps must be a whole number"),
@@ -625,7 +625,7 @@ def beside(**entries):
         (beside(experiment={"features": {"frame": 2**30}}), "frame=1073741824: must be at most 65536"),
         (beside(experiment={"features": {"height": 10**6}}), "height=1000000: must be at most 1024"),
         (beside(experiment={"features": {"height": 64}}), "features give images of 64 x 32"),
-        (beside(experiment=[]), "header cannot be used"),
+        (beside(experiment=[]), "header is not valid"),
     ],
 )
 def test_network_that_does_not_fit_its_description_is_refused(tmp_path, change, message):
