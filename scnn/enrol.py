@@ -186,12 +186,12 @@ def curve(
             chosen, rest = order[repetitions <= count], order[repetitions > count]
             learnt = learn(network, images[chosen], labels[chosen]) if count else network
             row: dict[str, float] = {"examples": count, "draw": draw}
-            for name, heard, said in (
+            for name, tested, targets in (
                 ("stranger", inputs[:, rest], labels[rest]),
                 ("known", known_inputs, known[1]),
             ):
-                answers = scores(last_layer(learnt, heard), readout).argmax(dim=1)
-                row[name] = (answers == said).float().mean().item()
+                answers = scores(last_layer(learnt, tested), readout).argmax(dim=1)
+                row[name] = (answers == targets).float().mean().item()
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -139,7 +139,7 @@ class Experiment:
         if self.spiking not in (None, True, False):
             raise ValueError(f"spiking must be True, False or None, not {self.spiking!r}")
         if self.pretrained and self.precision == "fp32":
-            raise ValueError("pretrained must be False for precision 'fp32', which it would start from")
+            raise ValueError("pretrained must be False for precision 'fp32': it needs a quantised one")
         if self.batch_norm and self.precision != "fp32" and not self.pretrained:
             raise ValueError("batch_norm works in full precision only: set pretrained for another precision")
         if not isinstance(self.augmentation, Augmentation | None):
@@ -354,9 +354,10 @@ def load_data(experiment: Experiment) -> Data:
 
 
 def learnt_of(others: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips of a corpus of other words have a word, and which have a speaker, to train on: bool `[N]`.
+    """Whether each clip's word, and whether its speaker, is used for training: two bool `[N]`.
 
-    Every second word and every third speaker is for training, the others are for testing.
+    In a corpus of other words, every second word and every third speaker is used for training, the rest for
+    testing.
     """
     return others.labels % 2 == 0, np.unique(others.speakers, return_inverse=True)[1] % 3 == 0
 
