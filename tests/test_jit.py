@@ -62,4 +62,4 @@ def test_with_nowhere_to_keep_code_a_line_says_what_to_set(answer, tmp_path):
     (tmp_path / "__pycache__").touch()  # so that the folder cannot be created
     found, said = answer(XDG_CACHE_HOME="/dev/null")
     assert found == ["6.0", "0"]
-    assert "set NUMBA_CACHE_DIR to a folder that can be written to" in said
+    assert "set NUMBA_CACHE_DIR to a writable folder" in said

@@ -313,7 +313,7 @@ def test_the_command_line_trains_without_the_subtraction_and_exports(home, tmp_p
     ("options", "message"),
     [
         ([], "16C3s2p1: a spike subtracts the threshold"),
-        (["--bits", "4"], "--bits: NIR has the weights as trained"),
+        (["--bits", "4"], "--bits: NIR keeps the weights as trained"),
     ],
 )
 def test_the_command_line_says_why_it_cannot_export(options, message, tmp_path, capsys):
