@@ -234,9 +234,9 @@ def break_even(points: pd.DataFrame, dense: Mapping[str, float]) -> pd.DataFrame
         the share of active inputs at which the line reaches 1; all NaN if the activity does not vary.
     """
     rows = {}
-    for name, of in points.groupby("layer", sort=False):
+    for name, group in points.groupby("layer", sort=False):
         slope, base = np.nan, np.nan
-        if of["active"].nunique() > 1:
-            slope, base = np.polyfit(of["active"], of["instructions"] / dense[name], 1)
+        if group["active"].nunique() > 1:
+            slope, base = np.polyfit(group["active"], group["instructions"] / dense[name], 1)
         rows[name] = {"slope": slope, "base": base, "active": (1 - base) / slope}
     return pd.DataFrame(rows).T.rename_axis("layer")

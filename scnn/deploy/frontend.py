@@ -24,12 +24,12 @@ from functools import cached_property
 
 import numpy as np
 
-from scnn import features as of
+from scnn import features as float_features
 from scnn.features import Features
 
 UNIT, PEAK_UNIT = 256, 4096  # the integer for a pixel of 1, in general and for "peak"
 OCTAVE = 1024  # the increase of a level when the power doubles
-RANGE = round(of._RANGE_DB * math.log2(10) / 10 * OCTAVE)
+RANGE = round(float_features._RANGE_DB * math.log2(10) / 10 * OCTAVE)
 LOG_STEPS = 32  # segments in the logarithm's table
 EMPHASIS = 1 << 13
 TRIM = 1 << 21
@@ -110,7 +110,7 @@ class FrontEnd:
     @cached_property
     def trim_floor(self) -> int:
         """The minimum energy of a frame in trimming."""
-        return round(of._FLOOR * self.features.trim_frame * 2.0 ** (2 * (28 - QUIETER)))
+        return round(float_features._FLOOR * self.features.trim_frame * 2.0 ** (2 * (28 - QUIETER)))
 
     @cached_property
     def window(self) -> np.ndarray:
@@ -133,7 +133,7 @@ class FrontEnd:
     @cached_property
     def _bank(self) -> tuple[np.ndarray, int]:
         """Mel weights, uint16 [frame / 2 + 1, bands], and the power of two by which they are scaled."""
-        bank = of._mel_bank(self.features.frame, self.features.bands, self.sample_rate).numpy()
+        bank = float_features._mel_bank(self.features.frame, self.features.bands, self.sample_rate).numpy()
         scale = math.floor(math.log2(65535 / bank.max()))
         return np.rint(bank * 2.0**scale).astype(np.uint16), scale
 
@@ -151,7 +151,7 @@ class FrontEnd:
     def offset(self) -> int:
         """The level of the features' power floor; it is subtracted, so that the floor is 0."""
         power = 2.0 * (27 - math.log2(self.features.frame // 2)) + self._bank[1]
-        return round(OCTAVE * (math.log2(of._FLOOR) + power))
+        return round(OCTAVE * (math.log2(float_features._FLOOR) + power))
 
     @cached_property
     def logarithm(self) -> np.ndarray:
@@ -172,7 +172,8 @@ class FrontEnd:
         shift = 14 - math.floor(math.log2(gain))
         if not 0 <= shift <= 30:
             raise ValueError(f"normalization: pixels cannot represent a deviation of {deviation} dB")
-        return round((mean - 10 * math.log10(of._FLOOR)) / unit), min(round(gain * 2**shift), 32767), shift
+        level = round((mean - 10 * math.log10(float_features._FLOOR)) / unit)
+        return level, min(round(gain * 2**shift), 32767), shift
 
     @cached_property
     def peak(self) -> tuple[int, int, int]:
@@ -259,7 +260,7 @@ class FrontEnd:
 
         A frame is sound if its energy is above `trim` 2^-21 of the loudest frame's.
         """
-        overlap, hop = of._TRIM_OVERLAP, self.features.trim_frame // of._TRIM_OVERLAP
+        overlap, hop = float_features._TRIM_OVERLAP, self.features.trim_frame // float_features._TRIM_OVERLAP
         hops = np.add.reduceat(_energy(samples), np.arange(0, len(samples), hop))
         frames = np.convolve(hops, np.ones(overlap, dtype=np.int64))[overlap // 2 - 1 :]
         energy = np.maximum(frames[: 1 + len(samples) // hop], self.trim_floor)

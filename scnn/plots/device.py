@@ -40,10 +40,12 @@ def break_even(axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, dense: Map
         lines: from `scnn.deploy.cost.break_even`, for these points.
         dense: instructions of the same layers in a ReLU network, by name.
     """
-    for number, (name, of) in enumerate(points.groupby("layer", sort=False)):
-        axes.plot(100 * of["active"], of["instructions"] / dense[name], ".", color=f"C{number}", label=name)
+    for number, (name, group) in enumerate(points.groupby("layer", sort=False)):
+        axes.plot(
+            100 * group["active"], group["instructions"] / dense[name], ".", color=f"C{number}", label=name
+        )
         line = lines.loc[name]
-        ends = np.array([0, min(line["active"], 1) if line["active"] > 0 else of["active"].max()])
+        ends = np.array([0, min(line["active"], 1) if line["active"] > 0 else group["active"].max()])
         axes.plot(100 * ends, line["base"] + line["slope"] * ends, color=f"C{number}", linewidth=1)
     axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
     axes.annotate("the same layer of ReLU", (100, 1), (0, 4), textcoords="offset points", ha="right")

@@ -62,11 +62,11 @@ def fronts(points: pd.DataFrame) -> Figure:
     names = {"network": "network alone", "word": "whole word, front end included"}
     figure, row = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)
     for axes, (column, title) in zip(row, names.items(), strict=True):
-        for kind, of in points.groupby(level=0, sort=False):
+        for kind, group in points.groupby(level=0, sort=False):
             axes.errorbar(
-                of[column],
-                of["accuracy"],
-                of["accuracy_sd"].fillna(0),
+                group[column],
+                group["accuracy"],
+                group["accuracy_sd"].fillna(0),
                 fmt=_MARKERS[kind],
                 color=_COLORS[kind],
                 capsize=2,

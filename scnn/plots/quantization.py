@@ -180,7 +180,7 @@ def footprints(table: pd.DataFrame) -> Figure:
         x, y = axes.transData.transform((place, row.accuracy)) * 72 / figure.dpi
         level = y + 3
         side = -1 if row.model == "CNN" else 1  # label the CNNs, the smallest, on their left
-        while any(side == of and abs(x - near) < 75 and abs(level - at) < 9 for of, near, at in names):
+        while any(side == other and abs(x - near) < 75 and abs(level - at) < 9 for other, near, at in names):
             level -= 1  # below the labels already placed
         names.append((side, x, level))
         offset: dict[str, Any] = {"xytext": (6 * side, level - y), "textcoords": "offset points"}
