@@ -513,12 +513,12 @@ def state_file(experiment: Experiment) -> Path:
 def run_all(experiments: Sequence[Experiment], workers: int | None = None) -> list[Record]:
     """`run` each of `experiments`, several at once in separate processes: by default one per core.
 
-    The longest start first, so that no core waits long for the last one; `pretrained` ones come after all
-    others, as they start from another's weights. On a terminal, the progress and the remaining time are
+    The longest start first, so that no core waits long for the last one; those that need another training
+    (its weights, or a teacher) come after all others. On a terminal, the progress and the remaining time are
     shown. If the call is interrupted, finished trainings stay stored.
     """
     todo = [each for each in dict.fromkeys(experiments) if not _folder(each).exists()]
-    todo.sort(key=lambda each: (each.pretrained, -_effort(each)))
+    todo.sort(key=lambda each: (each.pretrained + each.from_twin + bool(each.teacher), -_effort(each)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, len(todo))
     if workers > 1:

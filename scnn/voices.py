@@ -64,7 +64,7 @@ class Clip(NamedTuple):
     samples: np.ndarray
 
 
-Said = tuple[np.ndarray, np.ndarray]  # all clips of one voice: int32 lengths, and int16 samples in sequence
+VoiceClips = tuple[np.ndarray, np.ndarray]  # of one voice: int32 lengths, and int16 samples in sequence
 
 
 class _Words(NamedTuple):
@@ -111,22 +111,22 @@ def load(name: str) -> list[Clip]:
     """
     file = cache_dir() / f"{name}-{identity(name)}.safetensors"
     with locked(file):
-        said = _read(file, name)
-        if said is None:
-            said = make(name, VOICES)
+        by_voice = _read(file, name)
+        if by_voice is None:
+            by_voice = make(name, VOICES)
             with atomic_write(file) as temporary:
-                temporary.write_bytes(safetensors_numpy.save(_tensors(said)))
+                temporary.write_bytes(safetensors_numpy.save(_tensors(by_voice)))
     known = _manifest(name)
-    different = [voice for voice, clips in said.items() if digest(clips) != known.get(voice)]
+    different = [voice for voice, clips in by_voice.items() if digest(clips) != known.get(voice)]
     if different:
         warnings.warn(
-            f"{name}: {len(different)} of {len(said)} voices, the first is {different[0]}, differ from those "
-            f"of espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ a little",
+            f"{name}: {len(different)} of {len(by_voice)} voices, the first is {different[0]}, differ from "
+            f"those of espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ a little",
             stacklevel=2,
         )
     words = CORPORA[name]
     clips = []
-    for voice, (lengths, samples) in said.items():
+    for voice, (lengths, samples) in by_voice.items():
         parts = iter(np.split(samples, np.cumsum(lengths)[:-1]))
         clips += [
             Clip(label, voice.replace("+", "-"), take, next(parts))
@@ -136,7 +136,7 @@ def load(name: str) -> list[Clip]:
     return clips
 
 
-def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
+def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, VoiceClips]:
     """Synthesise the corpus `name` with eSpeak NG; the clips of each voice, by voice.
 
     Clips are ordered by word and take. Speed (130 to 260 words per minute), pitch, pitch range, loudness and
@@ -171,17 +171,17 @@ def make(name: str, voices: Sequence[str] = VOICES) -> dict[str, Said]:
         pool.shutdown(cancel_futures=True)
 
 
-def digest(said: Said) -> str:
+def digest(clips: VoiceClips) -> str:
     """SHA-256 of the clips of one voice.
 
     >>> digest((np.array([3]), np.array([0, 1, -1])))[:8]
     'ce5088ca'
     """
-    lengths, samples = said
+    lengths, samples = clips
     return hashlib.sha256(lengths.astype("<i4").tobytes() + samples.astype("<i2").tobytes()).hexdigest()
 
 
-def _speak(wanted: dict, data: Path) -> Said:
+def _speak(wanted: dict, data: Path) -> VoiceClips:
     # -P: modules of this package must not shadow the standard library. The data folder is given relative to
     # the working folder because eSpeak NG refuses long paths.
     program = [sys.executable, "-P", str(Path(__file__).with_name("_espeak.py").absolute())]
@@ -194,15 +194,15 @@ def _speak(wanted: dict, data: Path) -> Said:
     return np.load(stream), np.load(stream)
 
 
-def _read(file: Path, name: str) -> dict[str, Said] | None:
+def _read(file: Path, name: str) -> dict[str, VoiceClips] | None:
     """The clips stored in `file`, or None if it is missing or (with a warning) damaged."""
     if not file.is_file():
         return None
     try:
         kept = safetensors_numpy.load(file.read_bytes())
-        said = {voice: (kept[f"lengths {voice}"], kept[f"samples {voice}"]) for voice in VOICES}
-        if np.array_equal(_whole(said), kept["digest"]):
-            return said
+        by_voice = {voice: (kept[f"lengths {voice}"], kept[f"samples {voice}"]) for voice in VOICES}
+        if np.array_equal(_whole(by_voice), kept["digest"]):
+            return by_voice
         reason = "the checksum differs"
     except (SafetensorError, KeyError, OSError) as error:
         reason = str(error)
@@ -210,15 +210,15 @@ def _read(file: Path, name: str) -> dict[str, Said] | None:
     return None
 
 
-def _tensors(said: dict[str, Said]) -> dict[str, np.ndarray]:
-    tensors = {f"lengths {voice}": lengths for voice, (lengths, _) in said.items()}
-    tensors |= {f"samples {voice}": samples for voice, (_, samples) in said.items()}
-    return tensors | {"digest": _whole(said)}
+def _tensors(by_voice: dict[str, VoiceClips]) -> dict[str, np.ndarray]:
+    tensors = {f"lengths {voice}": lengths for voice, (lengths, _) in by_voice.items()}
+    tensors |= {f"samples {voice}": samples for voice, (_, samples) in by_voice.items()}
+    return tensors | {"digest": _whole(by_voice)}
 
 
-def _whole(said: dict[str, Said]) -> np.ndarray:
+def _whole(by_voice: dict[str, VoiceClips]) -> np.ndarray:
     """SHA-256 of the clips of all voices, as uint8."""
-    digests = "".join(map(digest, said.values()))
+    digests = "".join(map(digest, by_voice.values()))
     return np.frombuffer(hashlib.sha256(digests.encode()).digest(), dtype=np.uint8)
 
 
@@ -237,7 +237,7 @@ def _installed() -> str | None:
 
 def main() -> None:
     """Rewrite the manifest, which another version of the wheel or another set of voices requires."""
-    lines = [f"{digest(said)}  {name}/{voice}\n" for name in CORPORA for voice, said in make(name).items()]
+    lines = [f"{digest(clips)}  {name}/{voice}\n" for name in CORPORA for voice, clips in make(name).items()]
     MANIFEST.write_text("".join(lines))
 
 
