@@ -121,7 +121,7 @@ def load(name: str) -> list[Clip]:
     if different:
         warnings.warn(
             f"{name}: {len(different)} of {len(by_voice)} voices, the first is {different[0]}, differ from "
-            f"those of espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ a little",
+            f"those of espeakng-loader {VERSION} (found: {_installed() or 'none'}); results may differ",
             stacklevel=2,
         )
     words = CORPORA[name]
