@@ -3,13 +3,13 @@
 import dataclasses
 import importlib.util
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,15 @@ import pandas as pd
 import pytest
 import soundfile
 from ray.cluster_utils import Cluster
+from tqdm import tqdm
 
 import scnn.search
-from scnn import metrics
+from scnn import _ray, _trial, files, metrics
 from scnn.deploy import cost
 from scnn.experiment import Experiment, load_data, run, state_file
 from scnn.files import load_tensors
-from scnn.search import _QUIET, _Journal, _Sampler, _Suggestions, importance, search
+from scnn.search import _Journal, _suggestion, _Suggestions, importance, search
+from scnn.training import Diverged
 
 SMALL = Experiment(
     corpus="espeak", model="2C3-P4-10FC", threshold=0.5, epochs=4, batch_size=50, validation=0.2
@@ -36,7 +38,7 @@ DESCRIBED = {"space": dict.fromkeys(SPACE)}
 def cluster(home: Path):
     """A Ray cluster of one machine with one CPU, with the session's SCNN_HOME."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in _QUIET.items():
+        for name, value in _ray.QUIET.items():
             patch.setenv(name, value)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         yield cluster
@@ -51,36 +53,45 @@ def found(cluster):
 
 @pytest.fixture
 def own_home(found, home: Path, tmp_path: Path, monkeypatch) -> Path:
-    """The files of `found` in a separate cache for the caller; trials keep using the session's."""
-    for about in (home / "searches").glob("*/search.json"):
-        said = json.loads(about.read_text())
+    """The file of `found` in a separate cache for the caller; trials keep using the session's."""
+    (tmp_path / "home" / "searches").mkdir(parents=True)
+    for file in (home / "searches").glob("*.json"):
+        said = json.loads(file.read_text())["search"]
         if said["kind"] == "tpe" and said["base"] == json.loads(SMALL.to_json()):  # not another file's
-            shutil.copytree(about.parent, tmp_path / "home" / "searches" / about.parent.name)
+            (tmp_path / "home" / "searches" / file.name).write_bytes(file.read_bytes())
     monkeypatch.setenv("SCNN_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+def keep(file: Path, ended: int, under_way: int = 0) -> None:
+    """Make the file of a search what it was when so many trials had ended, and more were under way."""
+    journal = _Journal(file, json.loads(file.read_text())["search"])
+    more = journal.trials[ended : ended + under_way]
+    journal.trials = journal.trials[:ended] + [{"parameters": trial["parameters"]} for trial in more]
+    journal.write()
 
 
 def test_a_long_temporary_folder_does_not_reach_ray_s_sockets(monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    assert scnn.search._short_folder() == {}
+    assert _ray._short_folder() == {}
     monkeypatch.setenv("TMPDIR", "/tmp/" + 80 * "x")
-    assert scnn.search._short_folder() == {"_temp_dir": "/tmp/ray"}
+    assert _ray._short_folder() == {"_temp_dir": "/tmp/ray"}
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + 80 * "y")
     with pytest.raises(OSError, match=r"/tmp/yyy.* set RAY_TMPDIR to .* at most \d\d bytes"):
-        scnn.search._short_folder()
+        _ray._short_folder()
 
 
 # --- what is suggested ------------------------------------------------------------------------------------
 
 
-def suggestions(folder: Path, count: int, kind: str, seed: int = 0) -> list[dict]:
-    folder.mkdir(exist_ok=True)
-    journal = _Journal(folder, DESCRIBED)
-    space = {name: scnn.search._distribution(name, values) for name, values in SPACE.items()}
-    numbers = list(range(count))
-    searcher = _Suggestions(space, _Sampler(kind, seed, numbers, dict(journal.suggested)), journal, 0)
-    return [searcher.suggest(f"trial {number}")["parameters"] for number in numbers]
+DISTRIBUTIONS = {name: scnn.search._distribution(name, values) for name, values in SPACE.items()}
+
+
+def suggestions(file: Path, count: int, kind: str, seed: int = 0) -> list[dict]:
+    draw = partial(_suggestion, kind, seed, DISTRIBUTIONS, {"accuracy": "max"})
+    searcher = _Suggestions(_Journal(file, DESCRIBED), list(range(count)), draw, 4, tqdm(disable=True))
+    return [searcher.suggest(f"trial {number}") for number in range(count)]
 
 
 @pytest.mark.parametrize("kind", scnn.search.KINDS)
@@ -93,10 +104,23 @@ def test_suggestions_are_in_the_space_and_of_the_seed(kind, tmp_path):
     assert not {each["beta"] for each in other} & {each["beta"] for each in first}
 
 
-def test_suggestions_go_on_where_they_stopped(tmp_path):
+def test_suggestions_resume_where_they_stopped(tmp_path):
     whole = suggestions(tmp_path / "whole", 9, "random")
     assert suggestions(tmp_path / "parts", 4, "random") == whole[:4]
     assert suggestions(tmp_path / "parts", 9, "random") == whole
+
+
+def test_suggestions_are_those_of_the_committed_runs():
+    """A search of the same seed suggests the same in every version, or pages 07 and 11 would change."""
+    trials = [
+        {"parameters": {"beta": 0.1 * number, "num_steps": 1 + number % 3}, "status": "finished"}
+        | {"accuracy": 1 - 0.1 * abs(number - 3)}
+        for number in range(8)
+    ]
+    trials.append({"parameters": {"beta": 0.35, "num_steps": 2}})  # under way, so not to be tried as well
+    for kind, beta in (("random", 0.9404747645289672), ("tpe", 0.9443585601174094)):
+        suggested = _suggestion(kind, 7, DISTRIBUTIONS, {"accuracy": "max"}, trials)
+        assert suggested == {"beta": pytest.approx(beta), "num_steps": 1}
 
 
 # --- what is found ----------------------------------------------------------------------------------------
@@ -130,7 +154,7 @@ SEEN = [replace(SMALL.features, bands=8, height=8, width=8), SMALL.features]
 LAYERS = {"model": ["2C3-P2-10FC", "4C3-P2-10FC"], "features": SEEN, "num_steps": (1, 3)}
 
 
-def test_several_objectives_are_kept_and_the_search_goes_on_with_them(cluster, home, tmp_path, monkeypatch):
+def test_several_objectives_are_kept_and_the_search_resumes_with_them(cluster, home):
     base = replace(SMALL, epochs=1)
     how = {"kind": "tpe", "objectives": GOALS, "grace": 1, "seed": 3, "address": cluster.address}
     found = search(base, LAYERS, trials=7, **how).table
@@ -144,27 +168,38 @@ def test_several_objectives_are_kept_and_the_search_goes_on_with_them(cluster, h
         assert row["instructions"] == pytest.approx(
             cost.estimate(record.network(), images[part], window[part])
         )
-    for about in (home / "searches").glob("*/search.json"):
-        if json.loads(about.read_text()).get("objectives") == list(GOALS):
-            journal = about.with_name("trials.jsonl")
-    lines = [line for line in journal.read_text().splitlines() if json.loads(line)["trial"] < 5]
-    journal.write_text("".join(f"{line}\n" for line in lines))
+    for file in (home / "searches").glob("*.json"):
+        if json.loads(file.read_text())["search"]["objectives"] == list(GOALS):
+            keep(file, ended=5)
     again = search(base, LAYERS, trials=7, **how).table
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), found.drop(columns="seconds"))
 
 
 def test_of_equally_accurate_trials_the_sparsest_is_chosen(tmp_path):
-    journal = _Journal(tmp_path, DESCRIBED)
+    journal = _Journal(tmp_path / "search.json", DESCRIBED)
     ends = [("finished", 0.9, 0.5), ("finished", 0.9, 0.7), ("stopped", 0.95, 0.9), ("finished", 0.8, 0.8)]
     for number, (status, accuracy, sparsity) in enumerate(ends):
-        journal.suggest(number, {"beta": number / 10, "num_steps": 1})
-        both = {"sparsity_first": sparsity, "sparsity_all": sparsity}
-        journal.end(
-            number,
-            {"status": status, "accuracies": [accuracy], "test_accuracy": 0.5, "seconds": 1.0} | both,
-        )
+        end = {"status": status, "accuracy": accuracy, "sparsity_all": sparsity, "test_accuracy": 0.5}
+        journal.trials.append({"parameters": {"beta": number / 10, "num_steps": 1}} | end)
     result = scnn.search._result(SMALL, journal, 4)
     assert result.best == dataclasses.replace(SMALL, beta=0.1, num_steps=1)
+    journal.trials = [journal.trials[2]]
+    with pytest.raises(RuntimeError, match="none of the 1 trials finished"):
+        scnn.search._result(SMALL, journal, 1)
+
+
+def test_a_trial_that_diverges_is_the_worst_and_ends_without_an_error(monkeypatch):
+    def diverge(experiment, after_epoch):
+        after_epoch(None, [{"held_out_accuracy": 0.4, "seconds": 1.0}])
+        raise Diverged("the loss is nan")
+
+    said: list[dict] = []
+    monkeypatch.setattr(_trial, "run", diverge)
+    monkeypatch.setattr(_trial.tune, "report", said.append)
+    _trial.train({"beta": 0.7}, SMALL, None, [4], dict.fromkeys(GOALS, "min") | {"accuracy": "max"})
+    assert [each["accuracies"] for each in said] == [[0.4], [0.4, 0.0]]
+    assert said[1]["epoch"] == 2 and said[1]["accuracy"] == 0.0
+    assert said[1]["instructions"] == said[1]["packed_bytes"] == _trial.WORST
 
 
 def test_nothing_is_left_of_trials_that_were_stopped(found):
@@ -185,11 +220,8 @@ def test_same_call_reads(found, monkeypatch):
 
 
 def test_search_that_was_interrupted_ends_like_one_that_was_not(found, cluster, own_home):
-    (journal,) = own_home.glob("searches/*/trials.jsonl")
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    first = [line for line in lines if line["trial"] < 3]  # what was known after three trials
-    journal.write_text("".join(json.dumps(line) + "\n" for line in [*first, lines[6]]))
-    assert "parameters" in lines[6] and lines[6]["trial"] == 3
+    (file,) = own_home.glob("searches/*.json")
+    keep(file, ended=3, under_way=1)
     again = search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2, address=cluster.address)
     columns = [name for name in found.table if name != "seconds"]
     pd.testing.assert_frame_equal(again.table[columns], found.table[columns])
@@ -232,7 +264,7 @@ search(Experiment.from_json(sys.argv[1]), {space}, trials=3, grace={epochs}, add
 """
 
 
-def test_search_whose_caller_is_stopped_goes_on(long, cluster, home):
+def test_search_whose_caller_is_stopped_resumes(long, cluster, home):
     base, stopped = dataclasses.replace(long, seed=1), {}
     call = CALL.format(space=SPACE, epochs=EPOCHS, address=cluster.address)
     command = [sys.executable, "-c", call, base.to_json()]
@@ -252,17 +284,12 @@ def test_search_whose_caller_is_stopped_goes_on(long, cluster, home):
 def under_way(base: Experiment, home: Path, ended: int, caller: subprocess.Popen) -> Experiment | None:
     """The trial that has run some epochs, once a given number of other trials of the search have ended."""
     assert caller.poll() is None, caller.communicate()[1].decode()
-    for about in (home / "searches").glob("*/search.json"):
-        if json.loads(about.read_text())["base"] == json.loads(base.to_json()):
-            journal = about.with_name("trials.jsonl")
-            lines = (
-                [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-            )
-            trials = [
-                dataclasses.replace(base, **line["parameters"]) for line in lines if "parameters" in line
-            ]
-            if len(trials) == ended + 1 and len(history(state_file(trials[-1]))) >= 3:
-                return trials[-1]
+    for file in (home / "searches").glob("*.json"):
+        content = json.loads(file.read_text())
+        if content["search"]["base"] == json.loads(base.to_json()):
+            last = dataclasses.replace(base, **content["trials"][-1]["parameters"])
+            if len(content["trials"]) == ended + 1 and len(history(state_file(last))) >= 3:
+                return last
     return None
 
 
@@ -305,40 +332,43 @@ def test_failed_trial_is_told_of(cluster, monkeypatch):
         search(base, space, trials=1, grace=1, address=cluster.address)
 
 
-# --- a folder that has changed ----------------------------------------------------------------------------
-
-
-def drop_first_line(file: Path) -> None:
-    file.write_text(file.read_text().partition("\n")[2])
-
+# --- a file that has changed ------------------------------------------------------------------------------
 
 DAMAGES = {
-    "another search": ("search.json", lambda file: file.write_text("{}"), "of another search"),
-    "no description": ("search.json", Path.unlink, "No such file"),
-    "not a journal": ("trials.jsonl", lambda file: file.write_text("[1]\n"), "line 1 of trials.jsonl"),
-    "broken line": ("trials.jsonl", lambda file: file.write_text('{"trial"\n'), "line 1 of trials.jsonl"),
-    "lost line": ("trials.jsonl", drop_first_line, "line 1 of trials.jsonl"),
+    "another search": (lambda said: said | {"search": {}}, "not of this search"),
+    "no description": (lambda said: {"trials": []}, "not of this search"),
+    "no trials": (lambda said: {"search": said["search"]}, "checksum differs"),
+    "not a search": (lambda said: [1], "not of this search"),
+    "half of it": (lambda said: None, "not JSON, or damaged"),
+    "lost trial": (lambda said: said | {"trials": said["trials"][1:]}, "checksum differs"),
+    "changed result": (
+        lambda said: said | {"trials": [each | {"accuracy": 1.0} for each in said["trials"]]},
+        "checksum differs",
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_folder_is_named(damage, found, own_home):
-    (folder,) = (file.parent for file in own_home.glob("searches/*/search.json"))
-    name, spoil, message = DAMAGES[damage]
-    spoil(folder / name)
-    with pytest.raises(ValueError, match=f"{folder} cannot be resumed from .*{message}.*remove the folder"):
+def test_damaged_file_is_named(damage, found, own_home):
+    (file,) = own_home.glob("searches/*.json")
+    spoil, message = DAMAGES[damage]
+    text = file.read_text()
+    spoilt = spoil(json.loads(text))
+    file.write_text(json.dumps(spoilt) if spoilt else text[: len(text) // 2])
+    with pytest.raises(ValueError, match=f"{file} cannot be resumed from .*{message}.*remove the file"):
         search(SMALL, SPACE, trials=6, kind="tpe", grace=1, reduction=2)
 
 
-def test_line_that_a_kill_tore_is_dropped(tmp_path):
-    journal = _Journal(tmp_path, DESCRIBED)
-    journal.suggest(0, {"beta": 0.5, "num_steps": 1})
-    with journal.file.open("a") as file:
-        file.write('{"trial": 1, "para')
-    again = _Journal(tmp_path, DESCRIBED)
-    assert again.suggested == {0: {"beta": 0.5, "num_steps": 1}}
-    again.suggest(1, {"beta": 0.6, "num_steps": 2})
-    assert len(_Journal(tmp_path, DESCRIBED).suggested) == 2
+def test_a_kill_while_the_file_is_written_leaves_what_was_known(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    first = suggestions(tmp_path / "search.json", 1, "random")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files.os, "replace", killed)
+        suggestions(tmp_path / "search.json", 2, "random")
+    assert _Journal(tmp_path / "search.json", DESCRIBED).trials == [{"parameters": first[0]}]
+    assert suggestions(tmp_path / "search.json", 2, "random")[:1] == first
 
 
 # --- importance -------------------------------------------------------------------------------------------
