@@ -34,7 +34,7 @@ book: $(READY)  ## run every page quickly (on FSDD if available) and render them
 	$(PY) -m book run $(if $(CORPUS),--corpus "$(CORPUS)")
 	$(PY) -m book render
 
-paper: $(READY)  ## run every page at the paper's scale, into book/runs (two and a half hours on two cores)
+paper: $(READY)  ## run every page at the paper's scale, into book/runs (about three hours on two cores)
 	$(PY) -m book run --paper
 
 site: $(READY)  ## render the committed runs of book/runs to _build/html without running anything
@@ -54,7 +54,7 @@ bench: $(READY)  ## time the package against plain snnTorch, and write _build/be
 edge: $(READY)  ## check a network's C bit by bit on all targets, and write _build/edge.json
 	$(PY) -m scnn.deploy $(if $(CORPUS),--corpus "$(CORPUS)")
 
-faults: $(READY)  ## kill processes, fill disks and corrupt files, and write _build/faults.json (15 minutes)
+faults: $(READY)  ## kill processes, fill disks and corrupt files, and write _build/faults.json (up to 40 minutes)
 	$(PY) -m benchmarks.faults
 
 clean:  ## remove everything built, except the environment (delete .venv to rebuild it)
