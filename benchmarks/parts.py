@@ -1,7 +1,7 @@
 """Measure the gain of each part of the fast path: `python -m benchmarks.parts` (takes minutes)."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from unittest.mock import patch
@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.networks import train
 from benchmarks.timing import interleaved, ratios
-from scnn import boxed, data, kernels, models, window
+from scnn import boxed, data, models, window
 from scnn.experiment import Experiment, load_data, run
+from scnn.features import one_thread
 from scnn.models import Network
 from scnn.training import loss
 
@@ -36,7 +37,6 @@ WITHOUT: Mapping[str, Callable[[], AbstractContextManager]] = {  # part: a conte
     "its search compiled": partial(patch.object, models, "data_box", _box),
     "changes alone": partial(patch.object, boxed, "SPARSE", 0),
     "a word without gradient": partial(patch.object, boxed, "_infer", _product),
-    "constants kept": partial(patch.object, kernels, "_constants", kernels._constants.__wrapped__),
 }
 
 
@@ -73,11 +73,11 @@ def gains(network: Network, images: torch.Tensor, labels: torch.Tensor, rounds: 
                 yield {"task": task, "part": name, "gain": 1 / found["ratio"], "low": low, "high": high}
 
 
-def main(rounds: int = 40) -> None:
+@one_thread()
+def main(rounds: int = 40, names: Sequence[str] = ("A", "B", "C", "CNN")) -> None:
     """Print the gains for the paper's networks, trained for two epochs, on one core."""
-    torch.set_num_threads(1)
-    corpus = data.available()
-    for model in ("A", "B", "C", "CNN"):
+    corpus = data.default_corpus()
+    for model in names:
         experiment = Experiment(corpus=corpus, model=model, epochs=2)
         inputs = load_data(experiment)
         images, labels = inputs.part(inputs.split.test)

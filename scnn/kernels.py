@@ -6,7 +6,6 @@ time steps; and the backward pass recomputes the membranes (three operations per
 stored ones. numba compiles it for the CPU.
 """
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,6 @@ def _backward(
                 grad_current[step, low:high] = grad
 
 
-@cache  # saves Model B 7 % of the time for one recording; `neuron` is frozen, so this is safe
 def _constants(neuron: Neuron) -> tuple[np.float32, np.float32, int, np.ndarray]:
     """The arguments of the compiled functions from `neuron`: leak, threshold, reset and levels (or none)."""
     levels = neuron.levels().numpy() if neuron.membrane_bits else np.empty(0, np.float32)

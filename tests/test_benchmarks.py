@@ -51,6 +51,14 @@ def test_what_a_part_gains_is_measured_for_training_and_answering(trained):
     assert all(0 < row["low"] <= row["gain"] <= row["high"] for row in found)
 
 
+def test_the_gains_of_the_parts_are_printed_model_by_model(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SCNN_HOME", str(tmp_path))
+    monkeypatch.setattr(parts.data, "default_corpus", lambda: "espeak")
+    parts.main(rounds=1, names=("CNN",))
+    printed = capsys.readouterr().out
+    assert printed.startswith("CNN\n") and "data window" in printed
+
+
 def test_the_baseline_computes_what_scnn_does(trained):
     network, images, labels = trained
     output, reference = network(images), networks.Loop(network)(images)
