@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from docutils import nodes
+from docutils.utils import new_document
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from scipy import stats
 
@@ -141,6 +143,15 @@ def test_a_wide_figure_is_marked_for_phones():
 @pytest.mark.parametrize("text", ["98.7 ± 0.57", "97.3", "1,615,606", "–", "-0.1", "98.1 %", "27 ×"])
 def test_a_number_is_known(text):
     assert pages.NUMBER.fullmatch(text)
+
+
+def test_a_negative_number_in_the_text_has_a_minus_sign():
+    words = nodes.inline("", "Model A -0.04, fsdd-1.0.8, 8C3-10FC", classes=["pasted-text"])
+    untouched = nodes.inline("", "-1")
+    document = new_document("page")
+    document += [words, untouched]
+    pages.set_minus(None, document, "page")
+    assert words.astext() == "Model A −0.04, fsdd-1.0.8, 8C3-10FC" and untouched.astext() == "-1"
 
 
 @pytest.mark.parametrize("text", ["not reproduced (higher)", "A, T = 10", "3 of them", ""])

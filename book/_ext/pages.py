@@ -35,6 +35,7 @@ EXERCISES = re.compile(r"^(?:#+ )?Exercises$", re.MULTILINE)
 HEADS = re.compile(
     r"(<tr[^>]*>)((?:\s*<th[^>]*>[^<]*</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+)\s*(?=</tr>\s*</thead>)"
 )
+MINUS = re.compile(r"(?:(?<=\s)|^)-(?=\d)")
 LONG = re.compile(r"<td>([^<]{17,}</td>)")
 LINKS = re.compile(r"\n+(?:\*\*Next:\*\*|Next:|Back to)[^\n]*(?:\n(?!\n)[^\n]+)*\s*\Z")  # at the very end
 
@@ -202,6 +203,16 @@ def mark_numbers(app, doctree, docname):
             entry["classes"].append("number")
 
 
+def set_minus(app, doctree, docname):
+    """Set the hyphen before a negative number that a page hands to its text as a minus sign."""
+    from docutils import nodes
+
+    for pasted in doctree.findall(nodes.inline):
+        if "pasted-text" in pasted["classes"]:
+            for text in list(pasted.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(MINUS.sub("−", text)))
+
+
 def fold_appendices(app, doctree, docname):
     """Fold the sections listed in `APPENDIX`: checks and asides that the argument does not need."""
     from docutils import nodes
@@ -255,6 +266,7 @@ def setup(app):
     app.connect("config-inited", link)
     app.connect("source-read", read)
     app.connect("doctree-resolved", mark_numbers)
+    app.connect("doctree-resolved", set_minus)
     app.connect("doctree-resolved", fold_appendices)
     app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
