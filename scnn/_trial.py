@@ -57,9 +57,8 @@ def train(
     def report(network, history, at_last=None):
         measured = dict.fromkeys({*MEASURED, *objectives}, np.nan) | (at_last or {})
         new = history[len(accuracies) :]
-        if (
-            len(history) in rungs or len(new) > 1
-        ):  # several where epochs of an earlier call are reported again
+        again = len(new) > 1  # epochs of an earlier call are reported at once
+        if len(history) in rungs or again:
             active = metrics.activity(network, clips)
             first, whole = float(active["sparsity"].iloc[0]), metrics.sparsity(active)
             measured |= {"sparsity_first": first, "sparsity_all": whole}

@@ -35,11 +35,8 @@ def cache_dir() -> Path:
     try:
         folder = Path(given or pooch.os_cache("scnn")).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # RuntimeError: ~user of an unknown user, or a link loop
+    # RuntimeError: ~user of an unknown user, or a link loop
+    except (OSError, RuntimeError, ValueError) as error:
         name = f"SCNN_HOME={given!r}" if given else "SCNN_HOME is not set, and the user's cache folder"
         raise OSError(
             f"{name} cannot be used ({error}); set SCNN_HOME to a folder, or a path where one can be made"

@@ -144,7 +144,7 @@ def search(
         "seed": seed,
         "asha": [grace, reduction],
     }
-    digest = hashlib.sha256(canonical(described).encode()).hexdigest()[:20]
+    digest = _checksum(described)[:20]
     file = cache_dir() / "searches" / f"{digest}.json"
     with locked(file):
         journal = _Journal(file, described)
@@ -279,8 +279,8 @@ class _Journal:
         write_json(self.file, content)
 
 
-def _checksum(trials: list[dict[str, Any]] | None) -> str:
-    return hashlib.sha256(canonical(trials).encode()).hexdigest()
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def _suggestion(

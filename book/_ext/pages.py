@@ -80,10 +80,14 @@ def _folds(cell):
     return long or _is_setup(cell) or bool(re.search(r"^ *glue\(", cell["source"], re.MULTILINE))
 
 
+def _shown(cell):
+    """The outputs of a cell that a reader sees: those that only glue a number show nothing."""
+    return [one for one in cell["outputs"] if "scrapbook" not in one.get("metadata", {})]
+
+
 def _is_long_table(cell):
     """Whether a cell shows only long tables."""
-    shown = [one for one in cell["outputs"] if "scrapbook" not in one.get("metadata", {})]
-    tables = ["".join(one.get("data", {}).get("text/html", "")).count("<tr") for one in shown]
+    tables = ["".join(one.get("data", {}).get("text/html", "")).count("<tr") for one in _shown(cell)]
     return bool(tables) and min(tables) > ROWS
 
 
@@ -109,14 +113,10 @@ def _join_folded(cells):
     for cell in cells:
         before = joined[-1] if joined else None
         if before and before["cell_type"] == cell["cell_type"] == "code" and _folds(before) and _folds(cell):
-            shows_nothing = [
-                all("scrapbook" in one.get("metadata", {}) for one in each["outputs"])
-                for each in (before, cell)
-            ]
-            if any(shows_nothing):
+            if not _shown(before) or not _shown(cell):
                 source = f"{before['source']}\n\n{cell['source']}"
                 outputs = before["outputs"] + cell["outputs"]
-                kept = cell if shows_nothing[0] else before  # whose caption and tags count
+                kept = before if _shown(before) else cell  # whose caption and tags count
                 joined[-1] = kept | {"source": source, "outputs": outputs}
                 continue
         joined.append(cell)
