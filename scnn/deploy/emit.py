@@ -14,7 +14,7 @@ SOURCES = Path(__file__).parent / "c"
 COPIED = ("scnn.h", "scnn_memory.h", "scnn_layers.h", "scnn_frontend.c", "scnn_stream.c", "main.c")
 CORE = ("scnn_frontend.c", "scnn_network.c")  # needed by every application
 STREAM = "scnn_stream.c"  # also needed to listen to a stream
-_GATE = "fraction open close short long memory known hangover before after shortest"
+GATE = "fraction open close short long memory known hangover before after shortest"
 _RESETS = ("none", "subtract", "zero")
 _NORMALIZATIONS = ("fixed", "clip", "band", "peak")
 _STRUCT = """struct scnn_layer {
@@ -155,7 +155,7 @@ def _stream(program: Program) -> dict[str, int | str]:
         spare = 0
     g, e, h = (value << spare for value in gate.coefficients)
     return {
-        **{name.upper(): getattr(listen, name.upper()) for name in _GATE.split()},
+        **{name.upper(): getattr(listen, name.upper()) for name in GATE.split()},
         "USUALLY_LONGEST": gate.longest,
         "FRAME_SAMPLES": gate.length,
         "HIGHPASS_SHIFT": listen.COEFFICIENT + spare,

@@ -23,7 +23,7 @@ from scnn import listen
 from scnn.data import load_corpus
 from scnn.deploy import load_program, measure
 from scnn.deploy.compiler import wasm
-from scnn.deploy.emit import SOURCES
+from scnn.deploy.emit import GATE, SOURCES
 from scnn.deploy.frontend import pcm
 from scnn.deploy.quantize import Program, most_steps
 from scnn.experiment import PRETRAINED
@@ -33,10 +33,7 @@ from scnn.training import load_network
 
 PAGE = Path(__file__).parent / "page"
 MODULES = (SOURCES / "scnn.mjs", PAGE / "gate.mjs", PAGE / "network.mjs", PAGE / "live.mjs")
-GATE = (
-    "frames highpass coefficient fraction open close quiet lowest short long memory known hangover before "
-    "after shortest longest"
-)
+_GATE = f"{GATE} frames highpass coefficient quiet lowest longest"
 FSDD = (
     "Recordings: Free Spoken Digit Dataset, by Zohar Jackson and others (doi:10.5281/zenodo.1342401), "
     "CC BY-SA 4.0. The network was trained on other takes by these six speakers. The noise is synthetic."
@@ -94,7 +91,7 @@ def about(network: Path | str, clips: Sequence[np.ndarray] = ()) -> dict[str, An
             }
             for layer, macs in zip(program.layers, layer_costs(loaded)["macs"], strict=True)
         ],
-        "gate": {name: getattr(listen, name.upper()) for name in GATE.split()},
+        "gate": {name: getattr(listen, name.upper()) for name in _GATE.split()},
         "wasm": base64.b64encode(wasm(program)).decode(),
     }
 
